@@ -1,0 +1,1 @@
+"""Cohorts: manifests checked, images taken in, exclusions with their reasons."""

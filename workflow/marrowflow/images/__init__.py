@@ -1,0 +1,1 @@
+"""Pixels: colour correction, the packed store, the augmentation plan. Nothing here imports torch."""

@@ -1,0 +1,1 @@
+"""Networks: weights in, training, out-of-fold and ensemble predictions, locked choices."""

@@ -1,0 +1,1 @@
+"""Figures, tables and self-contained pages, made from inventories and prediction tables."""
