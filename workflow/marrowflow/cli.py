@@ -73,3 +73,21 @@ def existing_file(text: str) -> Path:
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"no such file: {path}")
     return path
+
+
+def folder_of(text: str) -> Path:
+    """``type=`` for an argument that names a folder, by itself or by a file in it (rules know files only)."""
+    path = Path(text)
+    if path.is_file():
+        return path.parent
+    if path.is_dir():
+        return path
+    raise argparse.ArgumentTypeError(f"no such file or folder: {path}")
+
+
+class UniqueFolders(argparse.Action):
+    """``action=`` for a list of folders of which several files are named: each folder once, in order."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Store the folders of ``values``, which `folder_of` has read."""
+        setattr(namespace, self.dest, list(dict.fromkeys(values)))

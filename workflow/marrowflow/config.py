@@ -1,7 +1,7 @@
 """The study's configuration: one pydantic model a section, defaults written once, here.
 
 `Study` is the whole file. Steps never see it whole: a rule passes the sections that it uses as one
-canonical JSON string (`canonical`), and the step validates them with a small model of its own that
+canonical JSON string (`option_string`), and the step validates them with a small model of its own that
 is made of the sections below. Unknown keys are refused with the nearest known one.
 
 This module is left out of the rules' code digests (see `provenance`): all that it can change about a
@@ -13,12 +13,12 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from marrowflow.errors import UserError, enumerate_problems
 
@@ -182,6 +182,12 @@ class Augmentation(Section):
     """Seed of the plan."""
     materialise: bool = False
     """Write the augmented pictures of the plan as PNG files beside it, for those who want files."""
+
+    @field_validator("plan", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """YAML reads a bare ``off`` as false."""
+        return "off" if value is False else value
 
 
 class Training(Section):
@@ -354,7 +360,7 @@ class Study(Section):
     @property
     def index_tests(self) -> list[str]:
         """All `<model>-<colour>` of the study, in the order of the file; the primary one first."""
-        tests = [f"{name}-{colour}" for name, m in self.models.items() for colour in m.colours or self.colour]
+        tests = [f"{name}-{colour}" for name in self.models for colour in self.colours_of(name)]
         first = self.report.primary
         return tests if first is None or first not in tests else [first, *(t for t in tests if t != first)]
 
@@ -370,6 +376,10 @@ class Study(Section):
         rule = self.splits if protocol == "sound" else self.splits.as_published
         assert rule is not None  # the validator of Splits saw to it
         return rule.folds if rule.scheme in ("kfold", "monte_carlo") else 1
+
+    def colours_of(self, model: str) -> list[str]:
+        """Return the colour recipes that a model is trained on."""
+        return self.models[model].colours or list(self.colour)
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -400,19 +410,56 @@ def read_options(model: type[S], text: str) -> S:
     return _validate(model, value, "--options")
 
 
-def canonical(study: Study, sections: Mapping[str, Any]) -> str:
-    """Return the one JSON string that stands for these sections: sorted keys, defaults filled in.
+def option_string(study: Study, names: Sequence[str], wildcards: Mapping[str, str]) -> str:
+    """Return the one JSON string that stands for the sections a rule uses: sorted keys, defaults filled in.
 
-    ``sections`` maps a name to a section's path in the study (``{"recipe": ("colour", "raw")}``).
+    Snakemake compares ``params`` as an unnamed set of texts, so that two swapped values, or values of
+    unknown types, would pass unseen. One string with the names in it does not.
+
+    Parameters
+    ----------
+    study
+        The whole configuration.
+    names
+        Sections by name; besides those of `Study` the ones of `derived_sections`.
+    wildcards
+        The job's wildcards, which pick the model, the colour recipe and the protocol.
     """
     whole = study.model_dump(mode="json")
+    derived = derived_sections(study)
     chosen = {}
-    for name, path in sections.items():
-        value: Any = whole
-        for key in path:
-            value = value[key]
-        chosen[name] = value
+    for name in names:
+        if name in PICKED:
+            section, wildcard = PICKED[name]
+            chosen[name] = whole[section][wildcards[wildcard]]
+        elif name == "scheme":
+            chosen[name] = scheme_of(study, wildcards["protocol"])
+        else:
+            chosen[name] = derived[name] if name in derived else whole[name]
     return json.dumps(chosen, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+# One entry of a section, and the wildcard that picks it: editing one model retrains that model only.
+PICKED = {"model": ("models", "model"), "recipe": ("colour", "colour")}
+# Sections whose value depends on the job's wildcards.
+BY_WILDCARD = (*PICKED, "scheme")
+
+
+def derived_sections(study: Study) -> dict[str, Any]:
+    """Return the values that steps need and that follow from several sections or from a part of one."""
+    return {
+        "distance": study.intake.near_duplicate_distance,
+        "index_tests": study.index_tests,
+        "protocols": list(study.splits.protocols),
+    }
+
+
+def scheme_of(study: Study, protocol: str) -> str:
+    """Return how a protocol divides: kfold, monte_carlo, holdout or column."""
+    if protocol == "sound":
+        return study.splits.scheme
+    assert study.splits.as_published is not None  # the validator of Splits saw to it
+    return study.splits.as_published.scheme
 
 
 def _validate(model: type[S], value: Any, source: str) -> S:

@@ -1,0 +1,61 @@
+# make demo    set up, paint the demo smears, run the demo study, print where the report is
+# make test    set up, check style and types, run all tests
+# make bench   set up, measure ours against named peers and limits
+# make lint    set up, check style and types only
+# make docs    write the configuration's schema and reference anew from its models
+# make real    set up, convert ../shared/data and run the two studies of real smears
+# make clean   remove what the demo made (results/demo, resources/demo/*/)
+
+PYTHON ?= python3
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+SHARED ?= ../shared/data
+
+VENV := .venv
+# Jobs say `python`: the environment's must be the first one found.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Steps that draw do so without a screen.
+export MPLBACKEND := Agg
+
+.PHONY: demo test bench lint docs real clean
+.DELETE_ON_ERROR:
+
+$(VENV)/installed: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or later is needed, found " + sys.version.split()[0])'
+	@echo "Setting up $(VENV) (a few GB, once) …"
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -r requirements.txt -r requirements-dev.txt
+	@echo "$(CURDIR)/workflow" > "$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/marrowflow.pth"
+	@touch $@
+
+demo: $(VENV)/installed
+	snakemake --cores $(CORES)
+	@echo
+	@echo "The study's report:  $(CURDIR)/results/demo/report/index.html"
+	@for page in results/demo/external/*/report.html; do echo "External validation: $(CURDIR)/$$page"; done
+
+test: lint
+	pytest
+
+lint: $(VENV)/installed
+	ruff check .
+	ruff format --check .
+	mypy
+	snakefmt --check Snakefile workflow/rules
+	snakemake --lint
+
+docs: $(VENV)/installed
+	python -m marrowflow reference --schema resources/config.schema.json --markdown docs/configuration.md
+
+bench: $(VENV)/installed
+	@for script in tests/benchmarks/bench_*.py; do echo; echo "== $$script"; python $$script || exit 1; done
+
+data/%/cohorts.tsv: tests/real_data.py
+	python tests/real_data.py $* --shared $(SHARED) --out data/$*
+
+real: $(VENV)/installed data/wbc_sites/cohorts.tsv data/malaria/cohorts.tsv
+	snakemake --cores $(CORES) --configfile resources/studies/wbc_sites.yaml
+	snakemake --cores $(CORES) --configfile resources/studies/malaria.yaml
+
+clean:
+	rm -rf results/demo resources/demo/*/

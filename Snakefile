@@ -1,0 +1,41 @@
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+# A study given by --configfile is complete: the demo's sections must not shine through it.
+if "study" not in config:
+
+    configfile: "config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/demo.smk"
+include: "workflow/rules/cohorts.smk"
+include: "workflow/rules/images.smk"
+include: "workflow/rules/splits.smk"
+include: "workflow/rules/learning.smk"
+include: "workflow/rules/statistics.smk"
+include: "workflow/rules/reporting.smk"
+
+
+rule all:
+    """Everything: the study's report, one for each external hospital, and the description of the run."""
+    default_target: True
+    input:
+        report="results/<study>/report/index.html",
+        external=collect("results/<study>/external/{cohort}/report.html", cohort=EXTERNAL),
+        crate="results/<study>/ro-crate-metadata.json",
+
+
+rule develop:
+    """The trained networks and the locked choices only: nothing of an external hospital is read."""
+    input:
+        collect(
+            "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+        ),

@@ -1,0 +1,209 @@
+"""The configuration refuses what it cannot mean, and says which key was meant."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from marrowflow import reference
+from marrowflow.config import (
+    BY_WILDCARD,
+    Study,
+    derived_sections,
+    load_study,
+    option_string,
+    read_study,
+    scheme_of,
+)
+from marrowflow.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+SMALLEST = {
+    "study": {"key": "small", "title": "A small study"},
+    "classes": ["healthy", "AML"],
+    "models": {"net": {"network": "resnet18"}},
+}
+
+
+def changed(**sections):
+    return {**SMALLEST, **sections}
+
+
+def test_the_smallest_study_takes_its_defaults():
+    study = load_study(SMALLEST)
+    assert study.splits.protocol == "sound"
+    assert study.index_tests == ["net-raw"]
+    assert study.fold_names == {"sound": ["0", "1", "2", "3", "4"]}
+
+
+@pytest.mark.parametrize(
+    ("sections", "place", "nearest"),
+    [
+        ({"splitts": {}}, "splitts", "splits"),
+        ({"splits": {"fold": 3}}, "splits.fold", "folds"),
+        ({"models": {"net": {"network": "x", "mod": "frozen"}}}, "models.net.mod", "mode"),
+        (
+            {"models": {"net": {"network": "x", "training": {"epoch": 3}}}},
+            "models.net.training.epoch",
+            "epochs",
+        ),
+        ({"colour": {"raw": {"metod": "none"}}}, "colour.raw.metod", "method"),
+        (
+            {"splits": {"protocol": "as_published", "as_published": {"shceme": "kfold"}}},
+            "splits.as_published.shceme",
+            "scheme",
+        ),
+    ],
+)
+def test_an_unknown_key_is_named_with_its_place_and_the_nearest_known_one(sections, place, nearest):
+    with pytest.raises(UserError) as refused:
+        load_study(changed(**sections))
+    assert f"{place}: unknown key. Did you mean {nearest!r}?" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("sections", "complaint"),
+    [
+        ({"classes": ["healthy"]}, "classes"),
+        ({"classes": ["healthy", "healthy"]}, "stands twice"),
+        ({"classes": ["healthy", "missing"]}, "reserved"),
+        ({"endpoints": {"any": {"positive": ["AMLL"]}}}, "did you mean 'AML'?"),
+        ({"endpoints": {"any": {"positive": ["AML", "healthy"]}}}, "nothing is left to be negative"),
+        (
+            {"models": {"net": {"network": "x", "colours": ["corrected"]}}},
+            "'corrected' is not one of ['raw']",
+        ),
+        (
+            {"models": {"net": {"network": "x", "mode": "frozen", "weights": "none"}}},
+            "starts from given weights",
+        ),
+        ({"models": {"net": {"network": "x", "mode": "scratch", "weights": "a.pth"}}}, "random weights"),
+        ({"models": {"my-net": {"network": "x"}}}, "my-net"),
+        ({"splits": {"protocol": "as_published"}}, "needs a section as_published"),
+        ({"splits": {"folds": 1}}, "2 or more"),
+        ({"splits": {"folds": "five"}}, "found 'five'"),
+        ({"threshold": {"rule": "sensitivity"}}, "value:"),
+        ({"augmentation": {"plan": "balanced", "targets": {"CML": 3}}}, "'CML' is not one of"),
+        ({"report": {"primary": "net-corrected"}}, "'net-corrected' is not one of ['net-raw']"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(sections, complaint):
+    with pytest.raises(UserError, match=re.escape(complaint)):
+        load_study(changed(**sections))
+
+
+def test_all_problems_are_told_at_once():
+    with pytest.raises(UserError) as refused:
+        load_study(changed(splits={"fold": 3}, training={"epocs": 2}))
+    assert "splits.fold" in str(refused.value)
+    assert "training.epocs" in str(refused.value)
+
+
+def test_a_bare_off_in_yaml_turns_augmentation_off():
+    assert load_study(changed(augmentation=yaml.safe_load("plan: off"))).augmentation.plan == "off"
+
+
+def test_a_model_takes_the_studys_training_and_overrides_a_part():
+    study = load_study(
+        changed(
+            training={"epochs": 7, "rate": 0.5},
+            models={"net": {"network": "x", "training": {"epochs": 2}}, "other": {"network": "y"}},
+        )
+    )
+    assert (study.models["net"].training.epochs, study.models["net"].training.rate) == (2, 0.5)
+    assert study.models["other"].training.epochs == 7
+
+
+def test_the_primary_index_test_stands_first():
+    study = load_study(
+        changed(
+            colour={"raw": {}, "corrected": {"method": "reflection_median"}},
+            models={"a": {"network": "x"}, "b": {"network": "y", "colours": ["corrected"]}},
+            report={"primary": "b-corrected"},
+        )
+    )
+    assert study.index_tests == ["b-corrected", "a-raw", "a-corrected"]
+
+
+def test_swapped_values_give_another_option_string():
+    def training(dropout, decay):
+        study = load_study(changed(training={"dropout": dropout, "weight_decay": decay}))
+        return option_string(study, ["model"], {"model": "net"})
+
+    assert training(0.1, 0.2) != training(0.2, 0.1)
+    assert training(0.1, 0.2) == training(0.1, 0.2)
+
+
+def test_an_option_string_holds_only_what_is_asked_for_and_ignores_the_order_of_keys():
+    one = load_study(changed(splits={"folds": 3, "seed": 1}))
+    two = load_study({**changed(splits={"seed": 1, "folds": 3}), "training": {"epochs": 99}})
+    assert option_string(one, ["splits"], {}) == option_string(two, ["splits"], {})
+    assert set(json.loads(option_string(one, ["splits", "distance"], {}))) == {"splits", "distance"}
+
+
+def test_editing_one_model_leaves_the_others_option_string():
+    models = {"a": {"network": "x"}, "b": {"network": "y"}}
+    before = load_study(changed(models=models))
+    after = load_study(changed(models={**models, "b": {"network": "y", "input_size": 64}}))
+    for model, same in (("a", True), ("b", False)):
+        strings = {option_string(study, ["model"], {"model": model}) for study in (before, after)}
+        assert (len(strings) == 1) is same
+
+
+def test_every_derived_section_and_scheme_is_known():
+    study = load_study(
+        changed(splits={"protocol": "as_published", "as_published": {"scheme": "column", "column": "set"}})
+    )
+    assert derived_sections(study)["protocols"] == ["as_published", "sound"]
+    assert [scheme_of(study, p) for p in study.splits.protocols] == ["column", "kfold"]
+    assert study.fold_names == {"as_published": ["0"], "sound": ["0", "1", "2", "3", "4"]}
+    assert "scheme" in BY_WILDCARD
+
+
+@pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "resources/studies").glob("*.yaml"))])
+def test_every_configuration_that_we_ship_is_valid(path):
+    assert read_study(path).index_tests
+
+
+def test_the_demo_comments_every_key():
+    """A comment stands above each key of config.yaml, beside it, or above the list it opens."""
+    bare = []
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    for number, line in enumerate(lines):
+        key = re.match(r"^( {0,2})(\w+):", line)
+        if key and not key[1] and not line.rstrip().endswith(":"):
+            above = lines[number - 1].strip()
+            if not above.startswith("#") and "#" not in line:
+                bare.append(line)
+    assert not bare
+
+
+def test_schema_and_reference_are_what_the_models_make():
+    assert (ROOT / "resources/config.schema.json").read_text() == reference.json_schema(), "run `make docs`"
+    assert (ROOT / "docs/configuration.md").read_text() == reference.markdown(), "run `make docs`"
+
+
+def test_the_reference_explains_every_key():
+    for line in reference.markdown().splitlines():
+        if line.startswith("| `"):
+            assert not line.rstrip().endswith("|  |"), f"a key without a sentence: {line}"
+
+
+def test_no_configuration_key_is_missing_from_the_reference():
+    text = reference.markdown()
+
+    def keys(model, seen):
+        for name, field in model.model_fields.items():
+            seen.add(name)
+            for part in re.findall(r"config\.(\w+)", str(field.annotation)):
+                import marrowflow.config as module
+
+                section = getattr(module, part)
+                if hasattr(section, "model_fields"):
+                    keys(section, seen)
+        return seen
+
+    for key in keys(Study, set()):
+        assert f"| `{key}` |" in text

@@ -1,0 +1,70 @@
+"""Files are whole or absent; steps tell users what is wrong without a traceback."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from marrowflow.cli import progress
+from marrowflow.files import sha256_of, write_json, write_table, written_whole
+
+WORKFLOW = Path(__file__).parents[2] / "workflow"
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "result.csv"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), written_whole(path) as beside:
+        beside.write_text("half")
+        raise RuntimeError("killed")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["result.csv"]
+
+
+def test_tables_and_json_are_written_under_folders_that_are_made(tmp_path):
+    write_table(tmp_path / "a" / "t.csv", pd.DataFrame({"x": [1]}))
+    write_json(tmp_path / "b" / "v.json", {"b": 1, "a": 2})
+    assert (tmp_path / "a" / "t.csv").read_text() == "x\n1\n"
+    assert (tmp_path / "b" / "v.json").read_text().index('"a"') < (
+        tmp_path / "b" / "v.json"
+    ).read_text().index('"b"')
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "b" / "nan.json", {"x": float("nan")})
+    assert not (tmp_path / "b" / "nan.json").exists()
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "f") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_progress_counts_what_it_yields(capsys):
+    assert list(progress(range(3), "reading", unit="images")) == [0, 1, 2]
+    assert "reading: 3/3 images" in capsys.readouterr().out
+
+
+def run_step(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "marrowflow", *arguments],
+        cwd=WORKFLOW,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_line_lists_its_steps_and_refuses_others():
+    assert "statistics.accuracy" in run_step("--help").stdout
+    unknown = run_step("statistics.acuracy")
+    assert unknown.returncode == 2
+    assert "no step named 'statistics.acuracy'" in unknown.stderr
+
+
+def test_a_users_error_is_one_message_without_a_traceback():
+    failed = run_step("statistics.accuracy", "--predictions", "nowhere.csv", "--options", "{}", "--out", "x")
+    assert failed.returncode != 0
+    assert "nowhere.csv" in failed.stderr
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,95 @@
+"""One environment a rule, lean and pinned; the same pins for pip."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from marrowflow.provenance import PACKAGE, sources_of
+
+ROOT = Path(__file__).parents[2]
+ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+RULES = re.findall(
+    r"^rule (\w+):(.*?)(?=^rule |\Z)",
+    "\n\n".join(p.read_text() for p in sorted((ROOT / "workflow/rules").glob("*.smk"))),
+    re.M | re.S,
+)
+
+# conda-forge's name -> PyPI's, where they differ
+PYPI = {"pytorch": "torch", "py-opencv": "opencv-python-headless", "matplotlib-base": "matplotlib"}
+# what is imported -> conda-forge's name, where they differ
+CONDA = {
+    "cv2": "py-opencv",
+    "torch": "pytorch",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+    "PIL": "pillow",
+    "matplotlib": "matplotlib-base",
+}
+# what comes with a package that is pinned
+BROUGHT_ALONG = {"threadpoolctl": "scikit-learn"}
+
+
+def dependencies(path):
+    """Return name -> version (without a build string) of an environment file."""
+    pins = {}
+    for text in yaml.safe_load(path.read_text())["dependencies"]:
+        name, _, version = text.partition("=")
+        pins[name.strip()] = version.partition("=")[0].strip()
+    return pins
+
+
+def requirements():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda p: p.stem)
+def test_an_environment_is_pinned_as_for_pip(path):
+    content = yaml.safe_load(path.read_text())
+    assert content["name"] == path.stem
+    assert content["channels"] == ["conda-forge", "nodefaults"]
+    pip = requirements()
+    for name, version in dependencies(path).items():
+        if name == "python":
+            assert version == "3.12"
+        elif name != "pip":
+            # PyPI's OpenCV counts its wheels in a fourth place
+            assert re.fullmatch(re.escape(version) + r"(\.\d+)?", pip[PYPI.get(name, name)]), name
+
+
+def test_every_pip_pin_is_in_an_environment():
+    used = {PYPI.get(name, name) for path in ENVIRONMENTS for name in dependencies(path)}
+    assert set(requirements()) <= used
+
+
+def test_every_rule_has_an_environment_of_its_own():
+    named = {rule: re.search(r'conda:\s+"\.\./\.\./envs/(\w+)\.yaml"', body) for rule, body in RULES}
+    assert {rule: found and found[1] for rule, found in named.items()} == {rule: rule for rule, _ in RULES}
+    assert {path.stem for path in ENVIRONMENTS} == {rule for rule, _ in RULES}
+
+
+@pytest.mark.parametrize(("rule", "body"), RULES, ids=[rule for rule, _ in RULES])
+def test_an_environment_holds_what_the_rules_code_imports_and_no_more(rule, body):
+    module = re.search(r'code=code\("([\w.]+)"\)', body)[1]
+    own = PACKAGE.name
+    imported = set()
+    for path in [*sources_of(module), PACKAGE / "config.py", PACKAGE / "__main__.py"]:
+        if path.suffix != ".py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    import sys
+
+    needed = {
+        BROUGHT_ALONG.get(name, CONDA.get(name, name))
+        for name in imported - {own} - set(sys.stdlib_module_names)
+    }
+    # pandas reads Parquet through pyarrow without an import of ours
+    held = set(dependencies(ROOT / "envs" / f"{rule}.yaml")) - {"python", "pip"}
+    assert needed | {"pyarrow"} == held | {"pyarrow"}

@@ -1,0 +1,105 @@
+"""The code digest follows imports, and nothing but contents counts."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from marrowflow.config import load_study
+from marrowflow.errors import UserError
+from marrowflow.files import sha256_of
+from marrowflow.provenance import code_digest, describe_run, sources_of
+
+FILES = {
+    "__init__.py": '__version__ = "1"\n',
+    "config.py": "DEFAULT = 1\n",
+    "alone.py": "x = 1\n",
+    "far.py": "y = 1\n",
+    "learning/__init__.py": "",
+    "learning/train.py": "from marro.learning import batches\nfrom marro import config\nimport numpy\n",
+    "learning/batches.py": "def read():\n    from ..far import y\n    return y\n",
+    "learning/predict.py": "import marro.alone\n",
+    "reporting/__init__.py": "",
+    "reporting/page.py": "z = 1\n",
+    "reporting/templates/page.html": "<p>",
+}
+
+
+@pytest.fixture
+def package(tmp_path):
+    for name, text in FILES.items():
+        path = tmp_path / "marro" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "marro"
+
+
+def edit(package, name, text="changed = True\n"):
+    (package / name).write_text((package / name).read_text() + text)
+
+
+def test_sources_are_the_module_and_all_it_imports(package):
+    names = [p.relative_to(package).as_posix() for p in sources_of("learning.train", package)]
+    assert names == ["far.py", "learning/__init__.py", "learning/batches.py", "learning/train.py"]
+
+
+@pytest.mark.parametrize(
+    ("edited", "moved"),
+    [
+        ("learning/train.py", {"learning.train"}),
+        ("learning/batches.py", {"learning.train"}),
+        ("far.py", {"learning.train"}),
+        ("alone.py", {"learning.predict"}),
+        ("learning/__init__.py", {"learning.train", "learning.predict"}),
+        ("reporting/templates/page.html", {"reporting.page"}),
+        ("config.py", set()),
+        ("__init__.py", set()),
+    ],
+)
+def test_an_edit_moves_exactly_the_digests_that_reach_it(package, edited, moved):
+    modules = ["learning.train", "learning.predict", "reporting.page"]
+    before = {m: code_digest(m, package) for m in modules}
+    edit(package, edited)
+    assert {m for m in modules if code_digest(m, package) != before[m]} == moved
+
+
+def test_touching_copying_and_line_endings_leave_the_digest(package, tmp_path):
+    before = code_digest("learning.train", package)
+    os.utime(package / "far.py", (0, 0))
+    assert code_digest("learning.train", package) == before
+    elsewhere = tmp_path / "elsewhere" / "marro"
+    shutil.copytree(package, elsewhere)
+    (elsewhere / "far.py").write_bytes(b"y = 1\r\n")
+    (elsewhere / "learning" / "__pycache__").mkdir()
+    (elsewhere / "learning" / "__pycache__" / "train.pyc").write_bytes(b"x")
+    assert code_digest("learning.train", elsewhere) == before
+
+
+def test_a_module_that_is_not_there_is_an_error(package):
+    with pytest.raises(UserError, match=r"marro\.learning\.tain"):
+        code_digest("learning.tain", package)
+
+
+def test_our_own_init_holds_nothing_but_the_version():
+    """It is left out of the digests, so it may hold nothing that a result depends on."""
+    text = (Path(__file__).parents[2] / "workflow/marrowflow/__init__.py").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith('"""')]
+    assert len(lines) == 1
+    assert lines[0].startswith("__version__")
+
+
+def test_a_run_is_described_with_its_checksums(tmp_path):
+    result = tmp_path / "report" / "index.html"
+    result.parent.mkdir()
+    result.write_text("<p>hello</p>")
+    study = load_study(
+        {"study": {"key": "s", "title": "T"}, "classes": ["a", "b"], "models": {"m": {"network": "x"}}}
+    )
+    crate = tmp_path / "ro-crate-metadata.json"
+    describe_run(study, [result], tmp_path, tmp_path / "configuration.json", crate)
+    entities = {e["@id"]: e for e in json.loads(crate.read_text())["@graph"]}
+    assert entities["report/index.html"]["sha256"] == sha256_of(result)
+    assert {e["@id"] for e in entities["./"]["hasPart"]} == {"report/index.html", "configuration.json"}
+    assert json.loads((tmp_path / "configuration.json").read_text())["study"]["key"] == "s"

@@ -1,0 +1,184 @@
+"""What a result was made from: the digest of a step's code, and the description of a whole run.
+
+`code_digest` is what the rules put into ``params``, because Snakemake sees no edit in an imported
+module. `describe_run` writes the run as an RO-Crate (https://w3id.org/ro/crate/1.1).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+
+from marrowflow.cli import existing_file, step_parser
+from marrowflow.config import Study, read_options
+from marrowflow.errors import UserError
+from marrowflow.files import sha256_of, write_json
+
+PACKAGE = Path(__file__).parent
+NAME = PACKAGE.name
+
+# `config` shapes the option strings, and those are compared by themselves: a new section of the
+# configuration must not retrain every network. The package's own __init__ holds its version only.
+NOT_FOLLOWED = ("config.py", "__init__.py")
+
+
+def code_digest(module: str, package: Path = PACKAGE) -> str:
+    """Digest a step's module and everything in the package that it imports, at any depth.
+
+    Parameters
+    ----------
+    module
+        Name without the package, such as ``learning.train``.
+    package
+        Folder of the package; another one than our own in tests.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits; equal for equal contents, wherever the files lie and whenever they
+        were touched. Templates beside a module count as its code.
+
+    Raises
+    ------
+    UserError
+        When there is no such module.
+    """
+    digest = hashlib.sha256()
+    for path in sources_of(module, package):
+        content = path.read_bytes().replace(b"\r\n", b"\n")
+        name = path.relative_to(package).as_posix()
+        digest.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def sources_of(module: str, package: Path = PACKAGE) -> list[Path]:
+    """Return the files that `code_digest` reads for a module, sorted."""
+    parts = module.split(".")
+    if _file_of(parts, package) is None:
+        raise UserError(f"there is no module {package.name}.{module} in {package}")
+    found: set[Path] = set()
+    waiting = list(_files_on_the_way(parts, package))
+    while waiting:
+        path = waiting.pop()
+        if path in found or path in {package / name for name in NOT_FOLLOWED}:
+            continue
+        found.add(path)
+        found.update(_data_beside(path, package))
+        waiting.extend(_imports(path, package))
+    return sorted(found)
+
+
+def _imports(path: Path, package: Path) -> Iterable[Path]:
+    """Yield the package's files that a file imports."""
+    here = path.relative_to(package).with_suffix("").parts
+    folder = here[:-1]  # both for a module and for an __init__, relative imports start at its folder
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            targets = [name[1:] for name in names if name[0] == package.name]
+        elif isinstance(node, ast.ImportFrom):
+            base = _base_of(node, folder, package.name)
+            if base is None:
+                continue
+            targets = [base, *([*base, alias.name] for alias in node.names)]
+        else:
+            continue
+        for target in targets:
+            yield from _files_on_the_way(target, package)
+
+
+def _files_on_the_way(parts: Sequence[str], package: Path) -> Iterable[Path]:
+    """Yield the files that importing ``a.b.c`` runs: those of ``a``, ``a.b`` and ``a.b.c``."""
+    for depth in range(1, len(parts) + 1):
+        file = _file_of(parts[:depth], package)
+        if file is not None:
+            yield file
+
+
+def _base_of(node: ast.ImportFrom, folder: tuple[str, ...], package: str) -> list[str] | None:
+    """Return where ``from X import …`` looks, as parts below the package; None for other packages."""
+    parts = node.module.split(".") if node.module else []
+    if node.level:
+        return [*folder[: len(folder) - node.level + 1], *parts]
+    return parts[1:] if parts and parts[0] == package else None
+
+
+def _file_of(parts: Sequence[str], package: Path) -> Path | None:
+    if not parts:
+        return None
+    path = package.joinpath(*parts)
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _data_beside(path: Path, package: Path) -> list[Path]:
+    """Return the files that are not Python below a module's folder; none for the package's own folder."""
+    if path.parent == package:
+        return []
+    return [f for f in path.parent.rglob("*") if f.is_file() and f.suffix not in {".py", ".pyc"}]
+
+
+def describe_run(study: Study, files: Sequence[Path], root: Path, configuration: Path, out: Path) -> None:
+    """Write the configuration that ran, and an RO-Crate of the run's results.
+
+    Parameters
+    ----------
+    study
+        The validated configuration, with its defaults.
+    files
+        Results to describe, all below ``root``; each gets its size, SHA-256 and media type.
+    root
+        The study's result folder, which becomes the crate.
+    configuration
+        Where the configuration is written (JSON, below ``root``); part of the crate.
+    out
+        The crate's ``ro-crate-metadata.json``.
+    """
+    from rocrate.rocrate import ROCrate  # slow to import, and only this step needs it
+
+    write_json(configuration, study.model_dump(mode="json"))
+    crate = ROCrate()
+    crate.name = study.study.title
+    crate.description = study.study.notice or f"Results of the marrowflow study {study.study.key}"
+    for path in sorted({*files, configuration}):
+        crate.add_file(
+            dest_path=path.relative_to(root).as_posix(),
+            properties={
+                "contentSize": str(path.stat().st_size),
+                "sha256": sha256_of(path),
+                "encodingFormat": _MEDIA_TYPES.get(path.suffix, "application/octet-stream"),
+            },
+        )
+    crate.root_dataset["runtimePlatform"] = f"Python {platform.python_version()} on {platform.system()}"
+    crate.root_dataset["softwareRequirements"] = sorted(
+        {f"{d.metadata['Name']} {d.version}" for d in distributions() if d.metadata["Name"]}
+    )
+    write_json(out, crate.metadata.generate())
+
+
+_MEDIA_TYPES = {
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".json": "application/json",
+    ".parquet": "application/vnd.apache.parquet",
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Describe a run; ``--options`` is the whole configuration."""
+    parser = step_parser("provenance", "Describe a run as an RO-Crate.")
+    parser.add_argument("--root", type=Path, required=True, help="the study's result folder")
+    parser.add_argument(
+        "--configuration", type=Path, required=True, help="where the configuration is written"
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("files", type=existing_file, nargs="+")
+    args = parser.parse_args(argv)
+    study = read_options(Study, args.options)
+    describe_run(study, args.files, args.root, args.configuration, args.out)

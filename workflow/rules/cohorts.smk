@@ -1,0 +1,25 @@
+rule ingest_cohort:
+    """Take in one hospital: check its manifest, decode every image once, list exclusions with reasons."""
+    input:
+        manifest=lookup(dpath="{cohort}/manifest", within=COHORTS),
+        label_map=LABEL_MAP,
+    output:
+        inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
+    log:
+        "results/<study>/logs/ingest_cohort/{cohort}.log",
+    benchmark:
+        "results/<study>/benchmarks/ingest_cohort/{cohort}.tsv"
+    conda:
+        "../../envs/ingest_cohort.yaml"
+    threads: 4
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        code=code("cohorts.intake"),
+        options=options("classes", "intake"),
+        label_map=f"--label-map {LABEL_MAP}" if LABEL_MAP else "",
+    shell:
+        "{MARROWFLOW} cohorts.intake --options {params.options:q} --cohort {wildcards.cohort}"
+        " --manifest {input.manifest} {params.label_map} --threads {threads}"
+        " --out {output.inventory} 2> {log}"

@@ -1,0 +1,86 @@
+"""What all rules share: the study, its cohorts and index tests, and the texts that Snakemake tracks.
+
+Parsing only reads: the configuration, the cohort table and the package's sources.
+"""
+
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+PACKAGE_PATH = Path(workflow.basedir) / "workflow"
+sys.path.insert(0, str(PACKAGE_PATH))
+
+from snakemake.exceptions import WorkflowError
+
+from marrowflow.cohorts.table import read_cohorts
+from marrowflow.config import BY_WILDCARD, load_study, option_string
+from marrowflow.errors import UserError
+from marrowflow.provenance import code_digest
+
+# Snakemake drops PYTHONPATH for jobs in conda environments; the prefix brings the package back.
+shell.prefix(f"set -euo pipefail; export PYTHONPATH='{PACKAGE_PATH}'; ")
+
+MARROWFLOW = "python -m marrowflow"
+
+IndexTest = namedtuple("IndexTest", ["model", "colour"])
+
+try:
+    STUDY = load_study(config)
+    COHORTS = {
+        cohort.name: {
+            "role": cohort.role,
+            "manifest": cohort.manifest.as_posix(),
+            "folder": cohort.manifest.parent.as_posix(),
+            "hospital": cohort.hospital,
+            "source": cohort.source,
+        }
+        for cohort in read_cohorts(Path(STUDY.cohorts))
+    }
+except UserError as error:
+    # Without the source: a user's mistake must not look like a bug of the workflow.
+    raise WorkflowError(str(error)) from None
+
+DEVELOPMENT = [name for name, cohort in COHORTS.items() if cohort["role"] == "development"]
+EXTERNAL = [name for name, cohort in COHORTS.items() if cohort["role"] == "external"]
+PROTOCOLS = list(STUDY.splits.protocols)
+FOLDS = STUDY.fold_names
+INDEX_TESTS = [IndexTest(*name.split("-")) for name in STUDY.index_tests]
+# The local weight file of each model; none where timm downloads them or training starts at random.
+WEIGHTS = {
+    name: [] if model.weights in ("imagenet", "none") or model.mode == "scratch" else model.weights
+    for name, model in STUDY.models.items()
+}
+LABEL_MAP = STUDY.label_map or []
+# The files of a packed store.
+STORE = ["store.json", "index.parquet", "pixels.npy"]
+# Where results go, for params; in paths of files the pathvar <study> says the same.
+RESULTS = f"results/{STUDY.study.key}"
+
+
+pathvars:
+    study=STUDY.study.key,
+
+
+wildcard_constraints:
+    cohort=r"[A-Za-z0-9_]+",
+    colour="|".join(STUDY.colour),
+    model="|".join(STUDY.models),
+    protocol="|".join(PROTOCOLS),
+    fold=r"\d+",
+
+
+def options(*names):
+    """Return the canonical JSON of a rule's sections of the configuration, as a text or for each job."""
+    if any(name in BY_WILDCARD for name in names):
+        return lambda wildcards: option_string(STUDY, names, wildcards)
+    return option_string(STUDY, names, {})
+
+
+def code(module):
+    """Return the digest of a module and of all that it imports in the package."""
+    return code_digest(module)
+
+
+def folds_of(pattern):
+    """Return an input function: the pattern filled with all folds of the job's protocol."""
+    return lambda wildcards: collect(pattern, fold=FOLDS[wildcards.protocol], allow_missing=True)

@@ -1,0 +1,127 @@
+rule train_fold:
+    """Train one network on one fold; a killed job resumes from its state."""
+    input:
+        folds="results/<study>/splits/{protocol}/folds.parquet",
+        gate="results/<study>/splits/{protocol}/gate.json",
+        plan="results/<study>/augmentation/{protocol}/{fold}/plan.parquet",
+        stores=collect("results/<study>/images/{cohort}/{{colour}}/{part}", cohort=DEVELOPMENT, part=STORE),
+        weights=lookup(dpath="{model}", within=WEIGHTS),
+    output:
+        weights="results/<study>/training/{protocol}/{model}/{colour}/{fold}/model.safetensors",
+        history="results/<study>/training/{protocol}/{model}/{colour}/{fold}/history.csv",
+        curves=report(
+            "results/<study>/training/{protocol}/{model}/{colour}/{fold}/curves.svg",
+            caption="../report/curves.rst",
+            category="Training",
+            labels={"model": "{model}", "colour": "{colour}", "fold": "{fold}", "protocol": "{protocol}"},
+        ),
+        card="results/<study>/training/{protocol}/{model}/{colour}/{fold}/card.json",
+    log:
+        "results/<study>/logs/train_fold/{protocol}/{model}/{colour}/{fold}.log",
+    benchmark:
+        "results/<study>/benchmarks/train_fold/{protocol}/{model}/{colour}/{fold}.tsv"
+    conda:
+        "../../envs/train_fold.yaml"
+    threads: STUDY.training.threads
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=720,
+    params:
+        code=code("learning.train"),
+        options=options("augmentation", "classes", "model"),
+        folder=subpath(output.weights, parent=True),
+        state=f"{RESULTS}/state/train_fold/{{protocol}}/{{model}}/{{colour}}/{{fold}}",
+    shell:
+        "{MARROWFLOW} learning.train --options {params.options:q} --fold {wildcards.fold}"
+        " --folds {input.folds} --plan {input.plan} --stores {input.stores}"
+        " --state {params.state} --out {params.folder} 2> {log}"
+
+
+rule predict_development:
+    """Let every fold's network answer for the patients it was not trained on."""
+    input:
+        models=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/model.safetensors"),
+        cards=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/card.json"),
+        folds="results/<study>/splits/{protocol}/folds.parquet",
+        inventories=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=DEVELOPMENT),
+        stores=collect("results/<study>/images/{cohort}/{{colour}}/{part}", cohort=DEVELOPMENT, part=STORE),
+    output:
+        raw="results/<study>/predictions/{protocol}/{model}/{colour}/out_of_fold.parquet",
+    log:
+        "results/<study>/logs/predict_development/{protocol}/{model}/{colour}.log",
+    benchmark:
+        "results/<study>/benchmarks/predict_development/{protocol}/{model}/{colour}.tsv"
+    conda:
+        "../../envs/predict_development.yaml"
+    threads: STUDY.training.threads
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    params:
+        code=code("learning.predict"),
+        options=options("classes", "model"),
+    shell:
+        "{MARROWFLOW} learning.predict --options {params.options:q} --models {input.models}"
+        " --folds {input.folds} --inventories {input.inventories} --stores {input.stores}"
+        " --index-test {wildcards.model}-{wildcards.colour} --out {output.raw} 2> {log}"
+
+
+rule lock_choices:
+    """Fit calibration and thresholds on out-of-fold predictions, once; nothing external is read."""
+    input:
+        raw="results/<study>/predictions/{protocol}/{model}/{colour}/out_of_fold.parquet",
+    output:
+        lock="results/<study>/locked/{protocol}/{model}/{colour}/threshold.json",
+        predictions="results/<study>/predictions/{protocol}/{model}/{colour}/development/predictions.parquet",
+    log:
+        "results/<study>/logs/lock_choices/{protocol}/{model}/{colour}.log",
+    benchmark:
+        "results/<study>/benchmarks/lock_choices/{protocol}/{model}/{colour}.tsv"
+    conda:
+        "../../envs/lock_choices.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=code("learning.lock"),
+        options=options("calibration", "classes", "endpoints", "scheme", "threshold", "units"),
+    shell:
+        "{MARROWFLOW} learning.lock --options {params.options:q} --raw {input.raw}"
+        " --index-test {wildcards.model}-{wildcards.colour} --protocol {wildcards.protocol}"
+        " --out {output.lock} --predictions {output.predictions} 2> {log}"
+
+
+rule predict_external:
+    """Apply the locked networks, calibration and thresholds to one external hospital."""
+    input:
+        models=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/model.safetensors"),
+        cards=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/card.json"),
+        lock="results/<study>/locked/{protocol}/{model}/{colour}/threshold.json",
+        gate="results/<study>/external/{cohort}/gate.json",
+        inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
+        store=collect("results/<study>/images/{{cohort}}/{{colour}}/{part}", part=STORE),
+    output:
+        predictions="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/predictions.parquet",
+    log:
+        "results/<study>/logs/predict_external/{protocol}/{model}/{colour}/{cohort}.log",
+    benchmark:
+        "results/<study>/benchmarks/predict_external/{protocol}/{model}/{colour}/{cohort}.tsv"
+    wildcard_constraints:
+        cohort="|".join(EXTERNAL) or "(?!)",
+    conda:
+        "../../envs/predict_external.yaml"
+    threads: STUDY.training.threads
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    params:
+        code=code("learning.predict_external"),
+        options=options("classes", "model"),
+    shell:
+        "{MARROWFLOW} learning.predict_external --options {params.options:q} --models {input.models}"
+        " --inventory {input.inventory} --store {input.store} --lock {input.lock}"
+        " --index-test {wildcards.model}-{wildcards.colour} --out {output.predictions} 2> {log}"

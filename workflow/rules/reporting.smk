@@ -1,0 +1,184 @@
+rule report_cohort:
+    """Write one external hospital's validation report."""
+    input:
+        inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
+        gate="results/<study>/external/{cohort}/gate.json",
+        stores=collect("results/<study>/images/{{cohort}}/{colour}/{part}", colour=STUDY.colour, part=STORE),
+        locks=collect(
+            "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+        ),
+        predictions=collect(
+            "results/<study>/predictions/{protocol}/{test.model}/{test.colour}/{{cohort}}/predictions.parquet",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+        ),
+        accuracy=collect(
+            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{{cohort}}/metrics.csv",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+        ),
+    output:
+        page=report(
+            "results/<study>/external/{cohort}/report.html",
+            caption="../report/external.rst",
+            category="Reports",
+            labels={"report": "external validation", "cohort": "{cohort}"},
+        ),
+        flow="results/<study>/external/{cohort}/figures/flow.json",
+    log:
+        "results/<study>/logs/report_cohort/{cohort}.log",
+    benchmark:
+        "results/<study>/benchmarks/report_cohort/{cohort}.tsv"
+    wildcard_constraints:
+        cohort="|".join(EXTERNAL) or "(?!)",
+    conda:
+        "../../envs/report_cohort.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("reporting.external"),
+        options=options(
+            "accuracy", "classes", "endpoints", "index_tests", "protocols", "report", "study", "units"
+        ),
+        hospital=lookup(dpath="{cohort}/hospital", within=COHORTS),
+        source=lookup(dpath="{cohort}/source", within=COHORTS),
+        results=RESULTS,
+        folder=subpath(output.page, parent=True),
+    shell:
+        "{MARROWFLOW} reporting.external --options {params.options:q} --results {params.results}"
+        " --cohort {wildcards.cohort} --hospital {params.hospital:q} --source {params.source:q}"
+        " --out {params.folder} 2> {log}"
+
+
+rule report_study:
+    """Write the study's report."""
+    input:
+        cohorts=STUDY.cohorts,
+        inventories=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=COHORTS),
+        stores=collect(
+            "results/<study>/images/{cohort}/{colour}/{part}", cohort=COHORTS, colour=STUDY.colour, part=STORE
+        ),
+        folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
+        counts=collect("results/<study>/splits/{protocol}/counts.csv", protocol=PROTOCOLS),
+        gates=collect("results/<study>/splits/{protocol}/gate.json", protocol=PROTOCOLS),
+        cards=[
+            collect(
+                "results/<study>/training/{protocol}/{test.model}/{test.colour}/{fold}/card.json",
+                protocol=protocol,
+                test=INDEX_TESTS,
+                fold=FOLDS[protocol],
+            )
+            for protocol in PROTOCOLS
+        ],
+        locks=collect(
+            "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+        ),
+        predictions=collect(
+            "results/<study>/predictions/{protocol}/{test.model}/{test.colour}/{cohort}/predictions.parquet",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+            cohort=["development", *EXTERNAL],
+        ),
+        accuracy=collect(
+            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/metrics.csv",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+            cohort=["development", *EXTERNAL],
+        ),
+        optimism=collect(
+            "results/<study>/optimism/{test.model}/{test.colour}/optimism.csv",
+            test=INDEX_TESTS if "as_published" in PROTOCOLS else [],
+        ),
+        sheets=collect("results/<study>/augmentation/contact_sheet_{colour}.png", colour=STUDY.colour),
+    output:
+        page=report(
+            "results/<study>/report/index.html",
+            caption="../report/study.rst",
+            category="Reports",
+            labels={"report": "study"},
+        ),
+        flow="results/<study>/report/figures/flow.json",
+    log:
+        "results/<study>/logs/report_study.log",
+    benchmark:
+        "results/<study>/benchmarks/report_study.tsv"
+    conda:
+        "../../envs/report_study.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("reporting.study"),
+        options=options(
+            "accuracy",
+            "augmentation",
+            "calibration",
+            "classes",
+            "colour",
+            "endpoints",
+            "index_tests",
+            "models",
+            "protocols",
+            "report",
+            "splits",
+            "study",
+            "threshold",
+            "training",
+            "units",
+        ),
+        results=RESULTS,
+        folder=subpath(output.page, parent=True),
+    shell:
+        "{MARROWFLOW} reporting.study --options {params.options:q} --results {params.results}"
+        " --cohorts {input.cohorts} --out {params.folder} 2> {log}"
+
+
+rule describe_run:
+    """Describe the run as an RO-Crate: files with checksums, the configuration, the software."""
+    input:
+        page="results/<study>/report/index.html",
+        external=collect("results/<study>/external/{cohort}/report.html", cohort=EXTERNAL),
+        locks=collect(
+            "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+        ),
+        predictions=collect(
+            "results/<study>/predictions/{protocol}/{test.model}/{test.colour}/{cohort}/predictions.parquet",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+            cohort=["development", *EXTERNAL],
+        ),
+        accuracy=collect(
+            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/metrics.csv",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+            cohort=["development", *EXTERNAL],
+        ),
+    output:
+        crate="results/<study>/ro-crate-metadata.json",
+        configuration="results/<study>/configuration.json",
+    log:
+        "results/<study>/logs/describe_run.log",
+    benchmark:
+        "results/<study>/benchmarks/describe_run.tsv"
+    conda:
+        "../../envs/describe_run.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        code=code("provenance"),
+        options=options(*type(STUDY).model_fields),
+        root=RESULTS,
+    shell:
+        "{MARROWFLOW} provenance --options {params.options:q} --root {params.root}"
+        " --configuration {output.configuration} --out {output.crate} {input} 2> {log}"
