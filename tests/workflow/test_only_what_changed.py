@@ -1,0 +1,176 @@
+"""What runs again after each kind of change: exact job counts on the finished demo study.
+
+The demo has one development hospital (alpha) and two external ones (beta, gamma), two colour recipes,
+three index tests and three folds; the counts below are products of these numbers, made by hand.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from project import DELTA, add_cohort, copy_project, planned, replace
+
+INDEX_TESTS, FOLDS, COLOURS, EXTERNAL = 3, 3, 2, 2
+
+REPORTS = {"report_cohort": EXTERNAL, "report_study": 1, "describe_run": 1, "all": 1}
+ACCURACY = {"measure_accuracy": INDEX_TESTS * (1 + EXTERNAL), **REPORTS}
+FROM_LOCK = {"lock_choices": INDEX_TESTS, "predict_external": INDEX_TESTS * EXTERNAL, **ACCURACY}
+FROM_TRAINING = {"train_fold": INDEX_TESTS * FOLDS, "predict_development": INDEX_TESTS, **FROM_LOCK}
+
+
+def package(project: Path, name: str) -> Path:
+    return project / "workflow/marrowflow" / name
+
+
+def edit(project: Path, name: str) -> None:
+    """Add a line of code to a module."""
+    path = package(project, name)
+    path.write_text(path.read_text() + "\nADDED_BY_A_TEST = True\n")
+
+
+def test_nothing_changed_nothing_runs(finished):
+    assert planned(finished) == {}
+
+
+def test_a_touch_runs_nothing(copy):
+    for path in copy.rglob("*"):
+        if path.is_file() and ".snakemake" not in path.parts:
+            os.utime(path)
+    assert planned(copy) == {}
+
+
+def test_a_plain_copy_of_the_project_runs_nothing(finished, tmp_path):
+    """Without times, as `cp -r` and git do."""
+    assert planned(copy_project(tmp_path / "elsewhere" / "renamed", finished, keep_times=False)) == {}
+
+
+def test_threads_memory_and_cores_run_nothing(finished):
+    assert planned(finished, "--cores", "1") == {}
+    assert (
+        planned(finished, "--set-threads", "train_fold=1", "--set-resources", "train_fold:mem_mb=9999") == {}
+    )
+
+
+def test_a_comment_in_the_configuration_runs_nothing(copy):
+    path = copy / "config.yaml"
+    path.write_text("# another comment\n" + path.read_text())
+    assert planned(copy) == {}
+
+
+def test_an_external_hospital_runs_its_own_jobs_and_the_summary(copy):
+    add_cohort(copy, DELTA)
+    assert planned(copy) == {
+        "paint_hospital": 1,
+        "ingest_cohort": 1,
+        "correct_cohort": COLOURS,
+        "check_external": 1,
+        "predict_external": INDEX_TESTS,
+        "measure_accuracy": INDEX_TESTS,
+        "report_cohort": 1,
+        "report_study": 1,
+        "describe_run": 1,
+        "all": 1,
+    }
+
+
+def test_an_external_hospital_taken_away_runs_the_summary(copy):
+    table = copy / "resources/cohorts.tsv"
+    table.write_text("".join(line for line in table.open() if not line.startswith("gamma\t")))
+    assert planned(copy) == {"report_study": 1, "describe_run": 1, "all": 1}
+
+
+def test_a_development_hospital_runs_its_own_intake_and_all_folds(copy):
+    add_cohort(copy, DELTA.replace("external", "development"))
+    assert planned(copy) == {
+        "paint_hospital": 1,
+        "ingest_cohort": 1,
+        "correct_cohort": COLOURS,
+        "split_patients": 1,
+        "plan_augmentation": FOLDS,
+        "draw_contact_sheet": COLOURS,
+        "check_leakage": 1,
+        "check_external": EXTERNAL,
+        **FROM_TRAINING,
+    }
+
+
+def test_a_changed_manifest_of_an_external_hospital_runs_that_hospital(copy):
+    manifest = copy / "resources/demo/beta/manifest.csv"
+    lines = manifest.read_text().splitlines(keepends=True)
+    manifest.write_text("".join(lines[:-1]))
+    assert planned(copy) == {
+        "ingest_cohort": 1,
+        "correct_cohort": COLOURS,
+        "check_external": 1,
+        "predict_external": INDEX_TESTS,
+        "measure_accuracy": INDEX_TESTS,
+        "report_cohort": 1,
+        "report_study": 1,
+        "describe_run": 1,
+        "all": 1,
+    }
+
+
+def test_edited_statistics_run_accuracy_and_reports_only(copy):
+    edit(copy, "statistics/bootstrap.py")
+    assert planned(copy) == ACCURACY
+
+
+def test_an_edited_page_template_runs_the_reports_only(copy):
+    template = next(package(copy, "reporting/templates").iterdir())
+    template.write_text(template.read_text() + "<!-- edited -->")
+    assert planned(copy) == REPORTS
+
+
+def test_an_edited_module_that_training_imports_retrains_and_takes_in_nothing(copy):
+    edit(copy, "learning/batches.py")
+    assert planned(copy) == FROM_TRAINING
+
+
+def test_an_edited_module_that_intake_imports_runs_everything_below(copy):
+    edit(copy, "cohorts/quality.py")
+    jobs = planned(copy)
+    assert jobs["ingest_cohort"] == 1 + EXTERNAL
+    assert jobs["train_fold"] == INDEX_TESTS * FOLDS
+    assert "paint_hospital" not in jobs
+
+
+def test_edited_configuration_models_run_nothing_by_themselves(copy):
+    edit(copy, "config.py")
+    assert planned(copy) == {}
+
+
+def test_two_swapped_hyper_parameters_retrain(copy):
+    """Snakemake compares params as an unnamed set: two values that change places must not pass."""
+    config = copy / "config.yaml"
+    replace(config, "  weight_decay: 0.01\n", "  weight_decay: 0.2\n")
+    replace(config, "  dropout: 0.2\n", "  dropout: 0.01\n")
+    assert planned(copy) == FROM_TRAINING
+
+
+def test_another_model_trains_that_model_only(copy):
+    replace(copy / "config.yaml", "    input_size: 96\n", "    input_size: 64\n")
+    jobs = planned(copy)
+    assert jobs["train_fold"] == FOLDS
+    assert jobs["predict_external"] == EXTERNAL
+    assert "correct_cohort" not in jobs
+
+
+def test_another_threshold_rule_locks_anew_and_trains_nothing(copy):
+    replace(copy / "config.yaml", "  rule: youden\n", "  rule: sensitivity\n  value: 0.9\n")
+    assert planned(copy) == FROM_LOCK
+
+
+def test_more_replicates_run_accuracy_and_reports(copy):
+    replace(copy / "config.yaml", "  replicates: 2000\n", "  replicates: 1000\n")
+    assert planned(copy) == ACCURACY
+
+
+def test_another_title_runs_the_reports(copy):
+    replace(copy / "config.yaml", "  title: Diagnosis", "  title: The diagnosis")
+    assert planned(copy) == REPORTS
+
+
+def test_a_lost_network_is_trained_again(copy):
+    shutil.rmtree(copy / "results/demo/training/sound/lite0_finetune/corrected/1")
+    assert planned(copy, "--forcerun", "train_fold") == FROM_TRAINING

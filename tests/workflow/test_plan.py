@@ -1,0 +1,114 @@
+"""Planning: exact job counts of a fresh study, and errors that a user can mend."""
+
+import re
+import shutil
+
+import pytest
+import yaml
+from project import ROOT, add_cohort, copy_project, planned, replace, snakemake
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A project as it is cloned: nothing painted, no weights, nothing run."""
+    project = copy_project(tmp_path / "marrowflow")
+    for made in [*(project / "resources/demo").glob("*/"), project / "resources/weights"]:
+        if made.is_dir():
+            shutil.rmtree(made)
+    return project
+
+
+def test_a_fresh_clone_plans_the_whole_demo(fresh):
+    assert planned(fresh) == {
+        "paint_hospital": 3,
+        "fetch_weights": 1,
+        "ingest_cohort": 3,
+        "correct_cohort": 6,
+        "split_patients": 1,
+        "plan_augmentation": 3,
+        "draw_contact_sheet": 2,
+        "check_leakage": 1,
+        "check_external": 2,
+        "train_fold": 9,
+        "predict_development": 3,
+        "lock_choices": 3,
+        "predict_external": 6,
+        "measure_accuracy": 9,
+        "report_cohort": 2,
+        "report_study": 1,
+        "describe_run": 1,
+        "all": 1,
+    }
+
+
+def test_a_published_protocol_doubles_the_folds_and_compares(fresh):
+    replace(
+        fresh / "config.yaml",
+        "  protocol: sound\n",
+        "  protocol: as_published\n  as_published: {scheme: holdout, test: 0.25}\n",
+    )
+    jobs = planned(fresh)
+    assert jobs["split_patients"] == 2
+    assert jobs["train_fold"] == 3 * (3 + 1)
+    assert jobs["compare_protocols"] == 3
+
+
+def test_developing_reads_nothing_of_an_external_hospital(fresh):
+    output = snakemake(fresh, "-n", "--cores", "2", "develop").stdout
+    assert "beta" not in output
+    assert "gamma" not in output
+
+
+def test_a_study_without_external_hospitals_plans(fresh):
+    table = fresh / "resources/cohorts.tsv"
+    table.write_text("".join(line for line in table.open() if "\texternal\t" not in line))
+    jobs = planned(fresh)
+    assert "predict_external" not in jobs
+    assert jobs["report_study"] == 1
+
+
+@pytest.mark.parametrize("study", sorted((ROOT / "resources/studies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_studys_file_is_complete_by_itself(fresh, study):
+    """Nothing of the demo's configuration shines through: the plan has the study's own models only."""
+    config = yaml.safe_load(study.read_text())
+    config["cohorts"] = "resources/cohorts.tsv"
+    config["label_map"] = None
+    for model in config["models"].values():
+        if "/" in model.get("weights", ""):
+            model["weights"] = "resources/weights/tf_efficientnet_lite0.safetensors"
+    path = fresh / "study.yaml"
+    path.write_text(yaml.safe_dump(config))
+    output = snakemake(fresh, "-n", "--cores", "2", "--configfile", "study.yaml").stdout
+    assert set(re.findall(r"model=(\w+)", output)) == set(config["models"])
+
+
+def failure(project, *arguments):
+    done = snakemake(project, "-n", "--cores", "2", *arguments, check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout
+    return done.stdout
+
+
+def test_a_typo_in_the_configuration_names_the_nearest_key(fresh):
+    replace(fresh / "config.yaml", "  folds: 3\n", "  flods: 3\n")
+    assert "splits.flods: unknown key. Did you mean 'folds'?" in failure(fresh)
+
+
+def test_a_wrong_cohort_line_names_file_row_and_remedy(fresh):
+    add_cohort(fresh, "delta\textern\tresources/demo/delta/manifest.csv\tD\tpainted\n")
+    message = failure(fresh)
+    assert "cohorts.tsv" in message
+    assert "extern" in message
+
+
+def test_a_missing_manifest_is_named(fresh):
+    add_cohort(fresh, "delta\texternal\tnowhere/manifest.csv\tD\tpainted\n")
+    assert "nowhere/manifest.csv" in failure(fresh)
+
+
+def test_a_missing_weight_file_is_named(fresh):
+    path = fresh / "config.yaml"
+    path.write_text(
+        path.read_text().replace("resources/weights/tf_efficientnet_lite0", "resources/weights/mine")
+    )
+    assert "resources/weights/mine.safetensors" in failure(fresh)
