@@ -1,0 +1,59 @@
+"""A small slice of each study of real smears, whole: needs the image sets of ../shared/data."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from project import ROOT, copy_project, snakemake
+from real_data import convert
+
+SHARED = ROOT.parent / "shared/data"
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real smears at {SHARED.relative_to(ROOT.parent)}"),
+]
+
+
+def run(tmp_path: Path, study: str, limit: int) -> Path:
+    """Convert a slice, cut the study's epochs and replicates down, run it; return its results."""
+    project = copy_project(tmp_path / "marrowflow")
+    convert(study, SHARED, project / "data" / study, limit)
+    table = project / "data" / study / "cohorts.tsv"
+    table.write_text(table.read_text().replace(f"{project}/", ""))
+    config = yaml.safe_load((project / f"resources/studies/{study}.yaml").read_text())
+    config["splits"]["folds"] = 2
+    config["accuracy"] = {"replicates": 200}
+    for model in config["models"].values():
+        model.setdefault("training", {})["epochs"] = 2
+    path = project / "slice.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    snakemake(project, "--cores", "2", "--configfile", "slice.yaml")
+    results = project / "results" / config["study"]["key"]
+    assert (results / "report/index.html").is_file()
+    return results
+
+
+def test_white_cells_of_three_sites(tmp_path):
+    results = run(tmp_path, "wbc_sites", 12)
+    for cohort in ("tecom", "cellavision"):
+        page = (results / "external" / cohort / "report.html").read_text()
+        assert "surrogate" in page
+        metrics = pd.concat(pd.read_csv(p) for p in results.glob(f"accuracy/sound/*/*/{cohort}/metrics.csv"))
+        assert metrics["estimate"].notna().any()
+        assert set(metrics["unit"]) == {"case"}
+    # one and three basophils outside: no interval is clustered over fewer than two patients
+    few = metrics[(metrics["class"] == "basophil") & (metrics["metric"] == "sensitivity")]
+    assert len(few)
+    shutil.rmtree(results)
+
+
+def test_malaria_beside_its_leaky_split(tmp_path):
+    results = run(tmp_path, "malaria", 300)
+    assert "leaky protocol" in (results / "report/index.html").read_text()
+    optimism = pd.concat(pd.read_csv(p) for p in results.glob("optimism/*/*/optimism.csv"))
+    assert {"leaky", "sound", "optimism"} <= set(optimism.columns)
+    assert (optimism["leaky"] - optimism["sound"] - optimism["optimism"]).abs().max() < 1e-12
+    shutil.rmtree(results)
