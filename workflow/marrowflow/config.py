@@ -99,7 +99,7 @@ class ColourRecipe(Section):
     order: Literal["paper", "fast"] = "paper"
     """reflection_median: paper = reflection, median, resize; fast = median, resize, reflection (a fifth of the time, about one grey level apart)."""
     target: str | None = None
-    """reinhard, macenko: an image file whose stain is the target; null uses the fixed published reference values."""
+    """reinhard, macenko: an image file whose stain is the target; null uses the published H&E values, which tint Giemsa smears: name a typical smear."""
 
 
 class AsPublished(Section):

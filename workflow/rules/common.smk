@@ -50,6 +50,8 @@ WEIGHTS = {
     name: [] if model.weights in ("imagenet", "none") or model.mode == "scratch" else model.weights
     for name, model in STUDY.models.items()
 }
+# The image whose stain a recipe aims at; none where it has no such target.
+TARGETS = {name: recipe.target or [] for name, recipe in STUDY.colour.items()}
 LABEL_MAP = STUDY.label_map or []
 # The files of a packed store.
 STORE = ["store.json", "index.parquet", "pixels.npy"]

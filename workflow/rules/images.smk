@@ -2,6 +2,7 @@ rule correct_cohort:
     """Correct one hospital's colour by one recipe, and pack the pixels."""
     input:
         inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
+        target=lookup(dpath="{colour}", within=TARGETS),
     output:
         pixels="results/<study>/images/{cohort}/{colour}/pixels.npy",
         index="results/<study>/images/{cohort}/{colour}/index.parquet",
