@@ -28,8 +28,6 @@ CONDA = {
     "PIL": "pillow",
     "matplotlib": "matplotlib-base",
 }
-# what comes with a package that is pinned
-BROUGHT_ALONG = {"threadpoolctl": "scikit-learn"}
 
 
 def dependencies(path):
@@ -87,7 +85,7 @@ def test_an_environment_holds_what_the_rules_code_imports_and_no_more(rule, body
     import sys
 
     needed = {
-        BROUGHT_ALONG.get(name, CONDA.get(name, name))
+        CONDA.get(name, name)
         for name in imported - {own} - set(sys.stdlib_module_names)
     }
     # pandas reads Parquet through pyarrow without an import of ours

@@ -1,0 +1,320 @@
+"""The step as it is run: its tables against oracles, scikit-learn on the same resamples, and hand counts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from marrowflow.errors import UserError
+from marrowflow.statistics.accuracy import main
+from marrowflow.statistics.bootstrap import draw_weights
+from marrowflow.statistics.cases import Sample
+from marrowflow.statistics.evaluation import evaluate_binary, evaluate_classes
+
+ORACLE = Path(__file__).parents[4] / "shared" / "oracles" / "clustered_small.csv"
+COLUMNS = (
+    "endpoint,metric,class,unit,estimate,low,high,method,primary,n_cases,n_patients,"
+    "numerator,denominator,replicates,undefined,seed"
+)
+
+
+def run(tmp_path, table, *arguments, **sections):
+    """Run the step on a table; return its tables by name."""
+    tmp_path.mkdir(exist_ok=True)
+    path, out = tmp_path / "p.csv", tmp_path / "out"
+    table.to_csv(path, index=False)
+    sections = {"accuracy": {"replicates": 200}, **sections}
+    main(["--predictions", str(path), "--out", str(out), "--options", json.dumps(sections), *arguments])
+    return {
+        f.stem: pd.read_csv(f, keep_default_na=False, na_values={"estimate": [""], "low": [""], "high": [""]})
+        for f in out.glob("*.csv")
+    }
+
+
+def primary(tables, metric, name="", **where):
+    rows = tables["metrics"].query("primary and metric == @metric and `class` == @name")
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    assert len(rows) == 1, rows
+    return rows.iloc[0]
+
+
+@pytest.fixture
+def small():
+    if not ORACLE.is_file():
+        pytest.skip(f"{ORACLE} is missing")
+    rows = pd.read_csv(ORACLE)
+    return pd.DataFrame(
+        {
+            "patient_id": rows["patient"],
+            "truth": np.where(rows["y"] == 1, "AML", "other"),
+            "predicted": np.where(rows["s1"] >= 0.5, "AML", "other"),
+            "p_AML": rows["s1"],
+            "p_other": 1 - rows["s1"],
+        }
+    )
+
+
+def three_classes(n=240, patients=60, seed=0):
+    """Every patient has one class, so that both units can be counted."""
+    rng = np.random.default_rng(seed)
+    patient = np.arange(n) % patients
+    truth = rng.integers(0, 3, patients)[patient]
+    logits = 1.2 * np.eye(3)[truth] + rng.normal(size=(patients, 3))[patient] + rng.normal(size=(n, 3))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    names = np.array(["AML", "ALL", "CML"])
+    return pd.DataFrame(
+        {
+            "patient_id": [f"P{i:02}" for i in patient],
+            "truth": names[truth],
+            "predicted": names[p.argmax(axis=1)],
+            **{f"p_{name}": p[:, i] for i, name in enumerate(names)},
+        }
+    )
+
+
+def test_oracles_of_the_small_table(small, tmp_path):
+    tables = run(tmp_path, small, "--unit", "case", "--positive", "AML")
+    assert ",".join(tables["metrics"].columns) == COLUMNS
+    expected = {
+        "auc": 0.88125,
+        "average_precision": 0.8364699627857523,
+        "brier": 0.14598076923076925,
+        "mcc": 0.5367450401216932,
+        "f1": 0.7272727272727273,
+        "sensitivity": 8 / 10,
+        "specificity": 12 / 16,
+        "ppv": 8 / 12,
+        "npv": 12 / 14,
+    }
+    for metric, value in expected.items():
+        row = primary(tables, metric)
+        assert row["estimate"] == pytest.approx(value, abs=1e-12), metric
+        assert (row["n_cases"], row["n_patients"], row["endpoint"]) == (26, 10, "AML")
+    row = primary(tables, "sensitivity")
+    assert (row["method"], row["numerator"], row["denominator"]) == ("wilson_neff", "8", "10")
+    assert primary(tables, "auc")["method"] == "bootstrap_bca"
+    assert primary(tables, "auc")["replicates"] == 200
+    logit = tables["metrics"].query("method == 'obuchowski_logit'").iloc[0]
+    half = 1.959963984540054 * np.sqrt(0.007450405714) / (0.88125 * 0.11875)
+    middle = np.log(0.88125 / 0.11875)
+    assert logit["low"] == pytest.approx(1 / (1 + np.exp(half - middle)), abs=1e-9)
+    # One primary row a metric; no exact interval, because patients have several cases.
+    assert (tables["metrics"].groupby("metric")["primary"].sum() == 1).all()
+    assert not tables["metrics"]["method"].isin(["clopper_pearson", "wilson", "delong"]).any()
+    counts = tables["confusion"].set_index(["truth", "predicted"])["n"]
+    assert counts["AML", "positive"] == 8
+    assert counts["other", "positive"] == 4
+    assert "6 patients of positive" in " ".join(tables["warnings"]["warning"])
+
+
+def as_sample(table, classes):
+    codes = {c: i for i, c in enumerate(classes)}
+    patient = pd.factorize(table["patient_id"])[0]
+    return Sample(
+        "case",
+        classes,
+        patient,
+        table["truth"].map(codes).to_numpy(),
+        table["predicted"].map(codes).to_numpy(),
+        table[[f"p_{c}" for c in classes]].to_numpy(),
+        patient.max() + 1,
+        len(table),
+    )
+
+
+def test_replicates_equal_scikit_learn():
+    classes = ["AML", "ALL", "CML"]
+    sample = as_sample(three_classes(), classes)
+    weights = next(draw_weights(sample.n_patients, 12, 0))
+    binary = evaluate_binary(sample, ["AML", "ALL"], sample.predicted != 2).values(weights)
+    several = evaluate_classes(sample).values(weights)
+    for b, w in enumerate(weights):
+        rows = np.repeat(np.arange(len(sample.truth)), w[sample.patient])
+        truth, answer, p = sample.truth[rows], sample.predicted[rows], sample.probabilities[rows]
+        y, score = truth != 2, p[:, :2].sum(axis=1)
+        for (metric, value), expected in zip(
+            [(k[0], v[b]) for k, v in binary.items() if k[0] in ("auc", "brier", "sensitivity", "ppv")],
+            [
+                sk.recall_score(y, answer != 2),
+                sk.precision_score(y, answer != 2),
+                sk.brier_score_loss(y, score),
+                sk.roc_auc_score(y, score),
+            ],
+            strict=True,
+        ):
+            assert value == pytest.approx(expected, abs=1e-12), metric
+        assert several["accuracy", ""][b] == sk.accuracy_score(truth, answer)
+        assert several["mcc", ""][b] == pytest.approx(sk.matthews_corrcoef(truth, answer), abs=1e-12)
+        assert several["auc", "macro"][b] == pytest.approx(
+            sk.roc_auc_score(truth, p, multi_class="ovr"), abs=1e-12
+        )
+        assert several["average_precision", "CML"][b] == pytest.approx(
+            sk.average_precision_score(truth == 2, p[:, 2]), abs=1e-12
+        )
+        assert several["sensitivity", "ALL"][b] == sk.recall_score(truth == 1, answer == 1)
+
+
+def test_all_endpoints_and_units_in_one_call(tmp_path):
+    table = three_classes()
+    tables = run(tmp_path, table, endpoints={"acute": {"positive": ["AML", "ALL"]}})
+    metrics = tables["metrics"]
+    assert set(zip(metrics["endpoint"], metrics["unit"], strict=True)) == {
+        (e, u) for e in ("acute", "classes") for u in ("patient", "case")
+    }
+    assert metrics.groupby(["endpoint", "unit", "metric", "class"])["primary"].sum().eq(1).all()
+    accuracy = primary(tables, "accuracy", endpoint="classes", unit="case")
+    assert accuracy["estimate"] == pytest.approx((table["truth"] == table["predicted"]).mean())
+    mean = table.groupby("patient_id")[["p_AML", "p_ALL", "p_CML"]].mean()
+    truth = table.groupby("patient_id")["truth"].first()
+    right = mean.idxmax(axis=1).str[2:] == truth
+    row = primary(tables, "accuracy", endpoint="classes", unit="patient")
+    assert (row["numerator"], row["denominator"]) == (str(right.sum()), "60")
+    assert (row["n_cases"], row["n_patients"]) == (240, 60)
+    auc = primary(tables, "auc", endpoint="acute", unit="patient")
+    assert auc["estimate"] == pytest.approx(sk.roc_auc_score(truth != "CML", mean["p_AML"] + mean["p_ALL"]))
+    methods = set(metrics.query("unit == 'patient'")["method"])
+    assert {"clopper_pearson", "wilson", "delong", "obuchowski_logit"} <= methods
+    for name in ("roc", "pr", "calibration"):
+        assert set(tables[name]["class"]) == {"", "AML", "ALL", "CML"}, name
+    assert tables["confusion"].query("endpoint == 'classes' and unit == 'case'")["n"].sum() == 240
+
+
+def test_seed_decides_every_byte(tmp_path):
+    table = three_classes(60, 20)
+    files = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        run(tmp_path / name, table, accuracy={"replicates": 100, "seed": seed})
+        files.append((tmp_path / name / "out" / "metrics.csv").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_lock_decides_at_its_unit(tmp_path):
+    table = three_classes()
+    (tmp_path / "threshold.json").write_text(
+        json.dumps(
+            {
+                "index_test": "net-raw",
+                "endpoints": {
+                    "aml": {"positive": ["AML"], "patient": {"threshold": 0.2}, "case": {"threshold": 0.7}}
+                },
+            }
+        )
+    )
+    tables = run(tmp_path, table, "--positive", "AML", "--lock", str(tmp_path / "threshold.json"))
+    of_case = ((table["p_AML"] >= 0.7) & (table["truth"] == "AML")).sum()
+    assert primary(tables, "sensitivity", unit="case")["numerator"] == str(of_case)
+    mean = table.groupby("patient_id").agg({"p_AML": "mean", "truth": "first"})
+    of_patient = ((mean["p_AML"] >= 0.2) & (mean["truth"] == "AML")).sum()
+    assert primary(tables, "sensitivity", unit="patient")["numerator"] == str(of_patient)
+    assert "locked for index test 'net-raw'" in tables["warnings"]["warning"].iloc[0]
+    with pytest.raises(UserError, match="labels only"):
+        run(
+            tmp_path,
+            table[["patient_id", "truth", "predicted"]],
+            "--lock",
+            str(tmp_path / "threshold.json"),
+        )
+
+
+def test_cases_without_truth_or_answer_are_tabulated_and_not_counted(small, tmp_path):
+    whole = run(tmp_path / "a", small, "--unit", "case", "--positive", "AML")
+    more = pd.concat(
+        [
+            small.assign(status="ok"),
+            pd.DataFrame(
+                {
+                    "patient_id": ["P01", "P98", "P99", "P97"],
+                    "truth": ["AML", "missing", "inconclusive", "inconclusive"],
+                    "predicted": [None, "AML", "other", None],
+                    "p_AML": [None, 0.8, 0.1, None],
+                    "p_other": [None, 0.2, 0.9, None],
+                    "status": ["indeterminate", "ok", "ok", "not_done"],
+                }
+            ),
+        ]
+    )
+    tables = run(tmp_path / "b", more, "--unit", "case", "--positive", "AML")
+    pd.testing.assert_frame_equal(tables["metrics"], whole["metrics"])
+    counts = tables["confusion"].set_index(["truth", "predicted"])["n"]
+    assert counts.sum() == 30
+    assert counts["AML", "indeterminate"] == 1
+    assert counts["missing", "positive"] == 1
+    assert counts["inconclusive", "negative"] == 1
+    assert counts["inconclusive", "not_done"] == 1
+
+
+def test_labels_only_say_what_is_left_out(small, tmp_path):
+    tables = run(tmp_path, small[["patient_id", "truth", "predicted"]], "--unit", "case", "--positive", "AML")
+    assert primary(tables, "sensitivity")["estimate"] == 0.8
+    assert not set(tables["metrics"]["metric"]) & {"auc", "brier", "average_precision"}
+    warned = tables["warnings"].query("warning.str.contains('needs probabilities')")
+    assert set(warned["metric"]) == {"auc", "brier", "average_precision"}
+    assert tables["roc"].empty
+    assert list(tables["roc"].columns) == ["endpoint", "unit", "class", "fpr", "tpr", "threshold"]
+
+
+def test_absent_class_is_undefined_and_not_nought(tmp_path):
+    table = three_classes().query("truth != 'CML'")
+    tables = run(tmp_path, table, "--unit", "case")
+    for metric, name in (("sensitivity", "CML"), ("auc", "CML"), ("auc", "macro"), ("balanced_accuracy", "")):
+        row = primary(tables, metric, name)
+        assert np.isnan(row["estimate"])
+        assert row["method"] == "none"
+        assert len(tables["warnings"].query("metric == @metric and `class` == @name")) == 1
+    assert primary(tables, "sensitivity", "AML")["method"] == "wilson_neff"
+
+
+def test_one_patient_has_estimates_and_no_intervals(tmp_path):
+    table = three_classes(12, 1).assign(truth=["AML", "ALL", "CML"] * 4)
+    tables = run(tmp_path, table, "--unit", "case", "--positive", "AML")
+    assert set(tables["metrics"]["method"]) == {"none"}
+    assert tables["metrics"]["low"].isna().all()
+    assert primary(tables, "sensitivity")["denominator"] == "4"
+
+
+def test_nothing_to_count_has_no_estimates(tmp_path):
+    tables = run(tmp_path, three_classes(12, 6).assign(truth="missing"))
+    assert tables["metrics"]["estimate"].isna().all()
+    assert set(tables["metrics"]["n_patients"]) == {0}
+    assert tables["confusion"].query("unit == 'case'")["n"].sum() == 12
+
+
+def test_class_in_one_patient_has_no_clustered_interval(tmp_path):
+    table = three_classes(40, 20)
+    table["truth"] = np.where(table["patient_id"] == "P00", "AML", "ALL")
+    tables = run(tmp_path, table, "--unit", "case", "--positive", "AML")
+    assert primary(tables, "sensitivity")["method"] == "none"
+    assert primary(tables, "auc")["method"] == "none"
+    assert primary(tables, "specificity")["method"] == "wilson_neff"
+
+
+def test_rows_without_patients_are_their_own(small, tmp_path):
+    tables = run(tmp_path, small.drop(columns="patient_id"), "--unit", "case", "--positive", "AML")
+    row = primary(tables, "sensitivity")
+    assert row["n_patients"] == 26
+    assert "no patient_id" in tables["warnings"]["warning"].iloc[0]
+
+
+def test_perfect_test_gets_no_zero_width_interval(tmp_path):
+    table = three_classes()
+    for name in ("AML", "ALL", "CML"):
+        table[f"p_{name}"] = (table["truth"] == name).astype(float)
+    table["predicted"] = table["truth"]
+    metrics = run(tmp_path, table, "--unit", "patient", "--positive", "AML")["metrics"]
+    assert (metrics["low"] < metrics["high"]).eq(metrics["method"] != "none").all()
+    assert set(metrics.query("metric == 'sensitivity'")["method"]) == {
+        "wilson_neff",
+        "clopper_pearson",
+        "wilson",
+    }
+
+
+def test_endpoint_of_unknown_or_all_classes_is_refused(small, tmp_path):
+    with pytest.raises(UserError, match="'CML' is no class"):
+        run(tmp_path, small, "--positive", "CML")
+    with pytest.raises(UserError, match="nothing is left"):
+        run(tmp_path, small, "--positive", "AML", "other")

@@ -1,0 +1,83 @@
+"""Patients from cases, counted by hand."""
+
+import pandas as pd
+import pytest
+
+from marrowflow.errors import UserError
+from marrowflow.predictions import check_predictions
+from marrowflow.statistics.cases import countable, gather_units, select_index_test
+
+CASES = pd.DataFrame(
+    [
+        # Two cases, one of them without a truth: the patient has the other's truth and the mean of both.
+        ("a", "AML", "AML", 0.9, 0.1, "ok"),
+        ("a", "missing", "ALL", 0.3, 0.7, "ok"),
+        # One case was not done: the other is the patient's answer.
+        ("b", "ALL", "ALL", 0.2, 0.8, "ok"),
+        ("b", "ALL", "", None, None, "not_done"),
+        # No answer at all; indeterminate says more than not done.
+        ("c", "AML", "", None, None, "not_done"),
+        ("c", "AML", "", None, None, "indeterminate"),
+        # No truth at all; inconclusive says more than missing.
+        ("d", "missing", "AML", 0.6, 0.4, "ok"),
+        ("d", "inconclusive", "AML", 0.6, 0.4, "ok"),
+    ],
+    columns=["patient_id", "truth", "predicted", "p_AML", "p_ALL", "status"],
+)
+
+
+def gathered(table, unit):
+    predictions = check_predictions(table)
+    return gather_units(predictions.table, predictions.classes, unit)
+
+
+def test_patients_by_hand():
+    units = gathered(CASES, "patient")
+    rows = units.table.set_index("patient_id")
+    assert rows["truth"].to_dict() == {"a": "AML", "b": "ALL", "c": "AML", "d": "inconclusive"}
+    assert rows["predicted"].to_dict() == {"a": "AML", "b": "ALL", "c": "", "d": "AML"}
+    assert rows["status"].to_dict() == {"a": "ok", "b": "ok", "c": "indeterminate", "d": "ok"}
+    assert rows["cases"].to_dict() == {"a": 2, "b": 1, "c": 0, "d": 2}
+    assert units.probabilities[:2].tolist() == [pytest.approx([0.6, 0.4]), pytest.approx([0.2, 0.8])]
+
+
+def test_only_truth_with_answer_is_countable():
+    patients, cases = (countable(gathered(CASES, unit)) for unit in ("patient", "case"))
+    assert (patients.n_patients, patients.n_cases, len(patients.truth)) == (2, 3, 2)
+    assert patients.one_case_clusters
+    # a's first case, b's first case.
+    assert (cases.n_patients, cases.n_cases, cases.truth.tolist()) == (2, 2, [0, 1])
+
+
+def test_majority_of_labels_and_its_ties():
+    table = pd.DataFrame(
+        {
+            "patient_id": list("aaabb"),
+            "truth": ["x", "x", "x", "y", "y"],
+            "predicted": ["y", "x", "x", "y", "x"],
+        }
+    )
+    units = gathered(table, "patient")
+    assert units.table["predicted"].tolist() == ["x", "x"]
+    assert units.tied_votes == 1
+    assert units.probabilities is None
+
+
+def test_patient_with_two_truths_is_named():
+    table = pd.DataFrame({"patient_id": ["p7", "p7"], "truth": ["AML", "ALL"], "predicted": ["AML", "ALL"]})
+    with pytest.raises(UserError, match=r"--unit case[\s\S]*'p7': ALL, AML"):
+        gathered(table, "patient")
+    assert len(gathered(table, "case").table) == 2
+
+
+def test_several_index_tests_need_a_choice():
+    table = pd.DataFrame(
+        {"truth": ["x", "y"] * 2, "predicted": ["x", "y"] * 2, "index_test": ["r1", "r1", "r2", "r2"]}
+    )
+    table["case_id"] = ["1", "2", "1", "2"]
+    predictions = check_predictions(table)
+    with pytest.raises(UserError, match=r"r1, r2.*--index-test"):
+        select_index_test(predictions, None)
+    with pytest.raises(UserError, match="no index test 'r3'"):
+        select_index_test(predictions, "r3")
+    assert len(select_index_test(predictions, "r2")) == 2

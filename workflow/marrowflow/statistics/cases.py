@@ -1,0 +1,193 @@
+"""From a prediction table to the units that are counted: cases, or patients.
+
+Every unit has a truth, an answer of the index test (or none, with a status) and a patient. The two
+units of analysis differ in nothing else, so all that follows is written once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from marrowflow.config import Unit
+from marrowflow.errors import UserError, enumerate_problems
+from marrowflow.predictions import INCONCLUSIVE, MISSING, NO_REFERENCE, PROBABILITY, STATUSES, Predictions
+
+
+@dataclass(frozen=True)
+class Units:
+    """All units of one index test, those without a truth or an answer among them.
+
+    Attributes
+    ----------
+    unit
+        What a row is.
+    classes
+        Class names in their order.
+    table
+        Columns ``patient_id``, ``truth`` (a class, missing or inconclusive), ``predicted`` (a class, or
+        empty), ``status`` and ``cases`` (number of cases with an answer behind the row).
+    probabilities
+        Float64 [rows, classes], or None where only labels were given.
+    tied_votes
+        Patients whose majority vote was tied; the first of the tied classes was taken.
+    """
+
+    unit: Unit
+    classes: list[str]
+    table: pd.DataFrame
+    probabilities: np.ndarray | None
+    tied_votes: int = 0
+
+    @property
+    def countable(self) -> np.ndarray:
+        """Bool [rows]: has a class as truth and an answer of the index test."""
+        return (~self.table["truth"].isin(NO_REFERENCE) & self.table["status"].eq("ok")).to_numpy()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The units that can be counted: with a truth and an answer.
+
+    Attributes
+    ----------
+    unit, classes
+        As in `Units`.
+    patient
+        Int64 [units], 0..`n_patients` - 1.
+    truth, predicted
+        Int64 [units]: index into `classes`.
+    probabilities
+        Float64 [units, classes] or None.
+    n_patients, n_cases
+        Patients, and cases behind the units.
+    """
+
+    unit: Unit
+    classes: list[str]
+    patient: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray | None
+    n_patients: int
+    n_cases: int
+
+    @property
+    def one_case_clusters(self) -> bool:
+        """True where no patient has more than one unit."""
+        return len(self.patient) == self.n_patients
+
+
+def select_index_test(predictions: Predictions, name: str | None) -> pd.DataFrame:
+    """Return the rows of one index test; raise `UserError` where that leaves a choice, or nothing."""
+    table = predictions.table
+    found = sorted(table["index_test"].unique())
+    if name is None and len(found) > 1:
+        raise UserError(
+            f"the table holds {len(found)} index tests ({', '.join(found)}): choose one with --index-test NAME"
+        )
+    if name is not None and name not in found:
+        raise UserError(f"the table holds no index test {name!r}; it holds: {', '.join(found)}")
+    return table if name is None else table[table["index_test"] == name].reset_index(drop=True)
+
+
+def gather_units(table: pd.DataFrame, classes: Sequence[str], unit: Unit) -> Units:
+    """Return the cases of a checked prediction table, or its patients.
+
+    A patient's probabilities are the mean over the cases with an answer and the class is the largest;
+    from labels alone it is the majority of the cases, the first in the order of `classes` where tied.
+
+    Raises
+    ------
+    UserError
+        A patient's cases have different truths, so that the patient has none.
+    """
+    columns = [PROBABILITY + c for c in classes]
+    probabilities = table[columns].to_numpy(np.float64) if set(columns) <= set(table) else None
+    if unit == "case":
+        rows = table[["patient_id", "truth", "predicted", "status"]].copy()
+        rows["cases"] = (table["status"] == "ok").astype(np.int64)
+        return Units("case", list(classes), rows.reset_index(drop=True), probabilities)
+    return _gather_patients(table, list(classes), probabilities)
+
+
+def countable(units: Units) -> Sample:
+    """Return the units with a class as truth and an answer of the index test."""
+    table, kept = units.table, units.countable
+    codes, patients = pd.factorize(table["patient_id"][kept])
+    place = {name: i for i, name in enumerate(units.classes)}
+    return Sample(
+        unit=units.unit,
+        classes=units.classes,
+        patient=codes.astype(np.int64),
+        truth=table["truth"][kept].map(place).to_numpy(np.int64),
+        predicted=table["predicted"][kept].map(place).to_numpy(np.int64),
+        probabilities=None if units.probabilities is None else units.probabilities[kept],
+        n_patients=len(patients),
+        n_cases=int(table["cases"][kept].sum()),
+    )
+
+
+def _gather_patients(table: pd.DataFrame, classes: list[str], probabilities: np.ndarray | None) -> Units:
+    codes, patients = pd.factorize(table["patient_id"])
+    done = table["status"].eq("ok").to_numpy()
+    cases = np.bincount(codes[done], minlength=len(patients))
+    if probabilities is None:
+        weights = (table["predicted"].to_numpy()[:, None] == np.asarray(classes, dtype=object)).astype(float)
+    else:
+        weights = probabilities
+    total = np.stack(
+        [np.bincount(codes[done], w[done], minlength=len(patients)) for w in weights.T], axis=1
+    ) / np.maximum(cases, 1).reshape(-1, 1)
+    best = np.asarray(classes, dtype=object)[total.argmax(axis=1)]
+    tied = (total == total.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    rows = pd.DataFrame(
+        {
+            "patient_id": np.asarray(patients, dtype=object),
+            "truth": _patient_truth(table, codes, patients),
+            "predicted": np.where(cases > 0, best, ""),
+            "status": _first_of(table["status"], codes, len(patients), STATUSES),
+            "cases": cases.astype(np.int64),
+        }
+    )
+    return Units(
+        "patient",
+        classes,
+        rows,
+        None if probabilities is None else np.where(cases[:, None] > 0, total, np.nan),
+        tied_votes=int((tied & (cases > 0)).sum()) if probabilities is None else 0,
+    )
+
+
+def _patient_truth(table: pd.DataFrame, codes: np.ndarray, patients: Any) -> np.ndarray:
+    truth = table["truth"]
+    known = ~truth.isin(NO_REFERENCE)
+    seen = truth[known].groupby(codes[known.to_numpy()]).agg(["first", "nunique"])
+    conflicts = seen.index[seen["nunique"] > 1]
+    if len(conflicts):
+        problems = [
+            f"patient {patients[i]!r}: {', '.join(sorted(set(truth[known & (codes == i)])))}"
+            for i in conflicts[:20]
+        ]
+        raise UserError(
+            enumerate_problems(
+                f"{len(conflicts)} patients have cases with different truths, so a patient has no single truth "
+                "(use --unit case, or units: [case] in the configuration):",
+                problems,
+            )
+        )
+    without = _first_of(truth, codes, len(patients), (INCONCLUSIVE, MISSING))
+    without[seen.index.to_numpy(np.int64)] = seen["first"].to_numpy(object)
+    return without
+
+
+def _first_of(values: pd.Series, codes: np.ndarray, n: int, order: Sequence[str]) -> np.ndarray:
+    """Return for each of ``n`` groups the first of ``order`` that occurs in it (the last if none does)."""
+    rank = values.map({v: i for i, v in enumerate(order)}).fillna(len(order) - 1).to_numpy(np.int64)
+    least = np.full(n, len(order) - 1, dtype=np.int64)
+    np.minimum.at(least, codes, rank)
+    return np.asarray(order, dtype=object)[least]

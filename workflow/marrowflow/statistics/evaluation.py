@@ -1,0 +1,236 @@
+"""One endpoint on one sample: all its metrics, of the sample and of any resample of its patients.
+
+What adds up over patients (cells of the table, squared errors) is summed once a patient; a resample
+is then a matrix product. What does not (AUC, average precision) is left to `ranking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from marrowflow.statistics.cases import Sample
+from marrowflow.statistics.metrics import (
+    MACRO,
+    PROPORTIONS,
+    binary_metrics,
+    macro_means,
+    multiclass_metrics,
+    one_against_rest,
+    proportion_cells,
+    ratio,
+)
+from marrowflow.statistics.ranking import Ranking, rank
+
+Key = tuple[str, str]
+"""(metric, class) as in ``metrics.csv``."""
+
+RANKED = ("auc", "average_precision")
+"""Metrics that need probabilities, beside brier."""
+
+# Matrices of pairs of all classes together: 96 MB.
+_MOST_ENTRIES = 12_000_000
+_ONE_GROUP = {"sensitivity": ("positive",), "specificity": ("negative",)}
+_NO_GROUP = ("accuracy", "ppv", "npv", "brier")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A yes/no question to a sample.
+
+    ``name`` is its class in ``metrics.csv`` (empty for a binary endpoint); ``positive`` and ``score`` are bool and
+    float64 [units]; ``is_probability`` is False where the score only ranks.
+    """
+
+    name: str
+    positive: np.ndarray
+    score: np.ndarray | None
+    is_probability: bool = True
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An endpoint's counts and ranks, ready to be resampled.
+
+    Attributes
+    ----------
+    sample
+        What is counted.
+    cells
+        Float64 [patients, cells] of the 2×2 (tp, fp, fn, tn) or the flattened k×k table.
+    from_cells
+        Metrics of summed cells [..., cells].
+    squares
+        Float64 [patients], summed squared errors of the probabilities; None where Brier is not defined.
+    questions
+        The endpoint's yes/no questions: itself, or each class against the rest.
+    rankings
+        By the question's name; None where one side is empty. Empty without probabilities.
+    groups
+        Number of patients with a unit of each truth, by the names that warnings use.
+    """
+
+    sample: Sample
+    cells: np.ndarray
+    from_cells: Callable[[np.ndarray], dict[Key, np.ndarray]]
+    squares: np.ndarray | None
+    questions: list[Question]
+    rankings: dict[str, Ranking | None] = field(repr=False)
+    groups: dict[str, int]
+
+    def values(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
+        """Return each metric [resamples] for patients' counts [resamples, patients]; NaN where undefined."""
+        w = np.asarray(weights, dtype=np.float64)
+        found = self._additive(w @ self.cells, None if self.squares is None else w @ self.squares)
+        for name, ranking in self.rankings.items():
+            if ranking is None:
+                found["auc", name] = found["average_precision", name] = np.full(len(w), np.nan)
+            else:
+                found["auc", name] = ranking.auc(weights)
+                found["average_precision", name] = ranking.average_precision(weights)
+        return self._with_macro(found)
+
+    def estimates(self) -> dict[Key, float]:
+        """Return each metric of the sample itself; NaN where undefined."""
+        everyone = np.ones((1, self.sample.n_patients), dtype=np.int32)
+        return {key: float(value[0]) for key, value in self.values(everyone).items()}
+
+    def influence(self) -> dict[Key, np.ndarray]:
+        """Return each patient's pull on each metric, float64 [patients]; see `bootstrap_intervals`."""
+        squares = None if self.squares is None else self.squares.sum() - self.squares
+        left_out = self._additive(self.cells.sum(axis=0) - self.cells, squares)
+        for name, ranking in self.rankings.items():
+            if ranking is not None:
+                left_out["auc", name] = ranking.auc_without_each()
+        pull = {key: value.mean() - value for key, value in left_out.items()}
+        for name, ranking in self.rankings.items():
+            if ranking is not None:
+                pull["average_precision", name] = ranking.average_precision_influence()
+        return self._with_macro(pull)
+
+    def proportion(self, key: Key) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return each patient's numerator and denominator [patients], or None where the metric is no proportion."""
+        metric, name = key
+        if metric not in PROPORTIONS or name == MACRO:
+            return None
+        if metric == "accuracy" and self.cells.shape[1] != 4:
+            k = len(self.sample.classes)
+            return self.cells[:, :: k + 1].sum(axis=1), self.cells.sum(axis=1)
+        cells = self.cells if not name else self._cells_of(name)
+        above, below = proportion_cells(metric)
+        return cells[:, above].sum(axis=1), cells[:, below].sum(axis=1)
+
+    def too_few(self, key: Key) -> str:
+        """Say why no interval that resamples or groups patients can be given, or return an empty string."""
+        metric, name = key
+        if self.sample.n_patients < 2:
+            return "no clustered interval from fewer than two patients"
+        for group, patients in self._groups_needed(metric, name).items():
+            if patients < 2:
+                return f"no clustered interval: {patients} patients of {group}, at least two are needed"
+        return ""
+
+    def _groups_needed(self, metric: str, name: str) -> dict[str, int]:
+        if metric in _NO_GROUP or (not name and metric in ("mcc", "kappa") and "positive" not in self.groups):
+            return {}
+        if not name or name == MACRO:
+            wanted: Sequence[str] = (
+                _ONE_GROUP.get(metric, ()) if "positive" in self.groups else tuple(self.groups)
+            )
+            return {g: self.groups[g] for g in wanted or self.groups}
+        rest = self.sample.truth != self.sample.classes.index(name)
+        sides = {
+            "positive": (name, self.groups[name]),
+            "negative": (f"other classes than {name}", len(np.unique(self.sample.patient[rest]))),
+        }
+        return dict(sides[side] for side in _ONE_GROUP.get(metric, ("positive", "negative")))
+
+    def _cells_of(self, name: str) -> np.ndarray:
+        k = len(self.sample.classes)
+        return one_against_rest(self.cells.reshape(-1, k, k), self.sample.classes.index(name))
+
+    def _additive(self, cells: np.ndarray, squares: np.ndarray | None) -> dict[Key, np.ndarray]:
+        found = self.from_cells(cells)
+        return found if squares is None else found | {("brier", ""): ratio(squares, cells.sum(axis=-1))}
+
+    def _with_macro(self, found: dict[Key, np.ndarray]) -> dict[Key, np.ndarray]:
+        names = [q.name for q in self.questions if q.name]
+        return found | macro_means(found, names) if names else found
+
+
+def evaluate_binary(
+    sample: Sample, positive: Sequence[str], decision: np.ndarray, is_probability: bool = True
+) -> Evaluation:
+    """Count a yes/no endpoint.
+
+    Parameters
+    ----------
+    sample
+        Units with a truth and an answer.
+    positive
+        Classes in which the target condition is present; the score is the sum of their probabilities.
+    decision
+        Bool [units]: the index test is positive.
+    is_probability
+        False where the sum is a score that only ranks, and has no Brier score.
+    """
+    columns = [sample.classes.index(c) for c in positive]
+    truth = np.isin(sample.truth, columns)
+    score = None if sample.probabilities is None else sample.probabilities[:, columns].sum(axis=1)
+    cell = np.where(truth, np.where(decision, 0, 2), np.where(decision, 1, 3))
+    squares = _by_patient(sample, (score - truth) ** 2) if score is not None and is_probability else None
+    questions = [Question("", truth, score, is_probability)]
+    return Evaluation(
+        sample=sample,
+        cells=_count_cells(sample, cell, 4),
+        from_cells=lambda cells: {(metric, ""): v for metric, v in binary_metrics(cells).items()},
+        squares=squares,
+        questions=questions,
+        rankings=_rankings(sample, questions),
+        groups={
+            "positive": len(np.unique(sample.patient[truth])),
+            "negative": len(np.unique(sample.patient[~truth])),
+        },
+    )
+
+
+def evaluate_classes(sample: Sample) -> Evaluation:
+    """Count the classification into all classes; a unit's answer is its predicted class.
+
+    Brier is the multi-class score, the squared errors summed over the classes (Brier 1950): 0 to 2.
+    """
+    classes, k = sample.classes, len(sample.classes)
+    p = sample.probabilities
+    squares = None if p is None else _by_patient(sample, ((p - np.eye(k)[sample.truth]) ** 2).sum(axis=1))
+    questions = [
+        Question(name, sample.truth == i, None if p is None else p[:, i]) for i, name in enumerate(classes)
+    ]
+    return Evaluation(
+        sample=sample,
+        cells=_count_cells(sample, sample.truth * k + sample.predicted, k * k),
+        from_cells=lambda cells: multiclass_metrics(cells.reshape(*cells.shape[:-1], k, k), classes),
+        squares=squares,
+        questions=questions,
+        rankings=_rankings(sample, questions),
+        groups={name: len(np.unique(sample.patient[sample.truth == i])) for i, name in enumerate(classes)},
+    )
+
+
+def _rankings(sample: Sample, questions: list[Question]) -> dict[str, Ranking | None]:
+    most = _MOST_ENTRIES // len(questions)
+    return {
+        q.name: rank(q.score, q.positive, sample.patient, sample.n_patients, most)
+        for q in questions
+        if q.score is not None
+    }
+
+
+def _count_cells(sample: Sample, cell: np.ndarray, n_cells: int) -> np.ndarray:
+    flat = np.bincount(sample.patient * n_cells + cell, minlength=sample.n_patients * n_cells)
+    return flat.reshape(sample.n_patients, n_cells).astype(np.float64)
+
+
+def _by_patient(sample: Sample, values: np.ndarray) -> np.ndarray:
+    return np.bincount(sample.patient, values, minlength=sample.n_patients)
