@@ -29,6 +29,7 @@ rule all:
         report="results/<study>/report/index.html",
         external=collect("results/<study>/external/{cohort}/report.html", cohort=EXTERNAL),
         crate="results/<study>/ro-crate-metadata.json",
+        pictures=PICTURES,
 
 
 rule develop:

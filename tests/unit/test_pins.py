@@ -84,10 +84,7 @@ def test_an_environment_holds_what_the_rules_code_imports_and_no_more(rule, body
                 imported.add(node.module.partition(".")[0])
     import sys
 
-    needed = {
-        CONDA.get(name, name)
-        for name in imported - {own} - set(sys.stdlib_module_names)
-    }
+    needed = {CONDA.get(name, name) for name in imported - {own} - set(sys.stdlib_module_names)}
     # pandas reads Parquet through pyarrow without an import of ours
     held = set(dependencies(ROOT / "envs" / f"{rule}.yaml")) - {"python", "pip"}
     assert needed | {"pyarrow"} == held | {"pyarrow"}

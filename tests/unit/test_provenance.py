@@ -1,16 +1,13 @@
 """The code digest follows imports, and nothing but contents counts."""
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from marrowflow.config import load_study
 from marrowflow.errors import UserError
-from marrowflow.files import sha256_of
-from marrowflow.provenance import code_digest, describe_run, sources_of
+from marrowflow.provenance import code_digest, sources_of
 
 FILES = {
     "__init__.py": '__version__ = "1"\n',
@@ -88,18 +85,3 @@ def test_our_own_init_holds_nothing_but_the_version():
     lines = [line for line in text.splitlines() if line and not line.startswith('"""')]
     assert len(lines) == 1
     assert lines[0].startswith("__version__")
-
-
-def test_a_run_is_described_with_its_checksums(tmp_path):
-    result = tmp_path / "report" / "index.html"
-    result.parent.mkdir()
-    result.write_text("<p>hello</p>")
-    study = load_study(
-        {"study": {"key": "s", "title": "T"}, "classes": ["a", "b"], "models": {"m": {"network": "x"}}}
-    )
-    crate = tmp_path / "ro-crate-metadata.json"
-    describe_run(study, [result], tmp_path, tmp_path / "configuration.json", crate)
-    entities = {e["@id"]: e for e in json.loads(crate.read_text())["@graph"]}
-    assert entities["report/index.html"]["sha256"] == sha256_of(result)
-    assert {e["@id"] for e in entities["./"]["hasPart"]} == {"report/index.html", "configuration.json"}
-    assert json.loads((tmp_path / "configuration.json").read_text())["study"]["key"] == "s"

@@ -166,7 +166,7 @@ class Augmentation(Section):
     """off: each image once; eight: the eight transforms of aamds2022; balanced: class targets of bt5153."""
     copies: int = Field(default=3, ge=1, le=50)
     """eight: random draws of each transform (flips and whitening have one outcome and are drawn once)."""
-    targets: dict[ClassName, int] = {}
+    targets: dict[ClassName, Annotated[int, Field(ge=1)]] = {}
     """balanced: training images wanted of each class; classes not named keep their number."""
     rotation: float = Field(default=35.0, ge=0, le=180)
     """Largest rotation to either side, degrees."""
@@ -448,6 +448,8 @@ BY_WILDCARD = (*PICKED, "scheme")
 def derived_sections(study: Study) -> dict[str, Any]:
     """Return the values that steps need and that follow from several sections or from a part of one."""
     return {
+        # Whether pictures are written too decides which rules run, not what any of them makes.
+        "augmentation": study.augmentation.model_dump(mode="json", exclude={"materialise"}),
         "distance": study.intake.near_duplicate_distance,
         "index_tests": study.index_tests,
         "protocols": list(study.splits.protocols),

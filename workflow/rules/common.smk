@@ -55,6 +55,14 @@ TARGETS = {name: recipe.target or [] for name, recipe in STUDY.colour.items()}
 LABEL_MAP = STUDY.label_map or []
 # The files of a packed store.
 STORE = ["store.json", "index.parquet", "pixels.npy"]
+# The augmented pictures, when the study wants them as files.
+PICTURES = [
+    f"results/<study>/augmentation/{protocol}/{fold}/pictures_{colour}"
+    for protocol in PROTOCOLS
+    for fold in FOLDS[protocol]
+    for colour in STUDY.colour
+    if STUDY.augmentation.materialise
+]
 # Where results go, for params; in paths of files the pathvar <study> says the same.
 RESULTS = f"results/{STUDY.study.key}"
 

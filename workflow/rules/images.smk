@@ -79,3 +79,28 @@ rule draw_contact_sheet:
     shell:
         "{MARROWFLOW} images.contact_sheet --options {params.options:q} --plan {input.plan}"
         " --stores {input.stores} --out {output.sheet} 2> {log}"
+
+
+rule materialise_plan:
+    """Write the pictures of one fold's plan as files, for those who want files; no other rule reads them."""
+    input:
+        plan="results/<study>/augmentation/{protocol}/{fold}/plan.parquet",
+        stores=collect("results/<study>/images/{cohort}/{{colour}}/{part}", cohort=DEVELOPMENT, part=STORE),
+    output:
+        pictures=directory("results/<study>/augmentation/{protocol}/{fold}/pictures_{colour}"),
+    log:
+        "results/<study>/logs/materialise_plan/{protocol}/{colour}/{fold}.log",
+    benchmark:
+        "results/<study>/benchmarks/materialise_plan/{protocol}/{colour}/{fold}.tsv"
+    conda:
+        "../../envs/materialise_plan.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        code=code("images.materialise"),
+        options=options("augmentation"),
+    shell:
+        "{MARROWFLOW} images.materialise --options {params.options:q} --plan {input.plan}"
+        " --stores {input.stores} --out {output.pictures} 2> {log}"

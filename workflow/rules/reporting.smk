@@ -60,7 +60,10 @@ rule report_study:
         cohorts=STUDY.cohorts,
         inventories=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=COHORTS),
         stores=collect(
-            "results/<study>/images/{cohort}/{colour}/{part}", cohort=COHORTS, colour=STUDY.colour, part=STORE
+            "results/<study>/images/{cohort}/{colour}/{part}",
+            cohort=COHORTS,
+            colour=STUDY.colour,
+            part=STORE,
         ),
         folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
         counts=collect("results/<study>/splits/{protocol}/counts.csv", protocol=PROTOCOLS),
@@ -176,9 +179,9 @@ rule describe_run:
         mem_mb=1000,
         runtime=20,
     params:
-        code=code("provenance"),
+        code=code("crate"),
         options=options(*type(STUDY).model_fields),
         root=RESULTS,
     shell:
-        "{MARROWFLOW} provenance --options {params.options:q} --root {params.root}"
+        "{MARROWFLOW} crate --options {params.options:q} --root {params.root}"
         " --configuration {output.configuration} --out {output.crate} {input} 2> {log}"

@@ -48,7 +48,7 @@ rule check_leakage:
         runtime=20,
     params:
         code=code("splits.leakage"),
-        options=options("distance"),
+        options=options("distance", "splits"),
     shell:
         "{MARROWFLOW} splits.leakage --options {params.options:q} --protocol {wildcards.protocol}"
         " --folds {input.folds} --inventories {input.inventories} --plans {input.plans}"

@@ -1,0 +1,124 @@
+import json
+
+import pandas as pd
+import pytest
+from split_inventories import copy_image, inventory, patients
+
+from marrowflow.config import Splits
+from marrowflow.errors import UserError
+from marrowflow.splits.leakage import check_folds, main
+from marrowflow.splits.partition import partition
+
+CLASSES = ["healthy", "AML"]
+NONE = {"n": 0, "test_cases": 0}
+
+
+@pytest.fixture
+def cases() -> pd.DataFrame:
+    """Eight patients of two images each: rows 2p and 2p + 1 are patient p's."""
+    return inventory("x", patients("healthy", 4, 2) + patients("AML", 4, 2))
+
+
+@pytest.fixture
+def folds(cases) -> pd.DataFrame:
+    return partition(cases, Splits(folds=4), CLASSES, 3)
+
+
+def swap_one_image(folds: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Move one training image of fold 0 into its test set, away from its patient's other image."""
+    moved = folds.copy()
+    row = moved.index[(moved["fold"] == 0) & (moved["partition"] == "train")][0]
+    moved.loc[row, "partition"] = "test"
+    return moved, moved.loc[row, "patient_id"]
+
+
+def test_sound_split_passes(folds, cases):
+    gate = check_folds(folds, cases, 3, "sound", tested_once=True)
+    assert not gate["leaky"]
+    assert (gate["n_cases"], gate["n_patients"], gate["n_groups"]) == (16, 8, 8)
+    assert [f["n_test_cases"] for f in gate["folds"]] == [4, 4, 4, 4]
+    json.dumps(gate)
+
+
+def test_patient_on_two_sides_stops_sound_and_is_counted_as_published(folds, cases):
+    moved, patient = swap_one_image(folds)
+    with pytest.raises(UserError, match=f"fold 0, patients {patient}: .* in test and .* in train"):
+        check_folds(moved, cases, 3, "sound")
+    gate = check_folds(moved, cases, 3, "as_published")
+    assert gate["leaky"]
+    assert gate["leaks"] == {"patients": 1, "groups": 1, "exact_duplicates": 0, "near_duplicates": 0}
+    assert gate["folds"][0]["patients"] == {"n": 1, "test_cases": 1}
+    assert all(f["patients"] == NONE for f in gate["folds"][1:])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_copies_are_found_though_the_split_did_not_know_them(folds, cases, exact):
+    # Each healthy patient is tested in a fold of its own: copies of two of them cross in two folds or more.
+    copy_image(cases, 0, 3, exact=exact)
+    kind = "exact duplicates" if exact else "near duplicates"
+    with pytest.raises(UserError, match=rf"{kind}: x/000[03].png in \w+ and x/000[03].png in"):
+        check_folds(folds, cases, 3, "sound")
+    leaks = check_folds(folds, cases, 3, "as_published")["leaks"]
+    assert leaks == {"patients": 0, "groups": 0, "exact_duplicates": int(exact), "near_duplicates": 1}
+
+
+def test_patients_are_those_of_the_inventory_not_of_the_folds(folds, cases):
+    cases.loc[2, "patient_id"] = cases.loc[0, "patient_id"]
+    with pytest.raises(UserError, match="patients x/healthy0"):
+        check_folds(folds, cases, 3, "sound")
+
+
+@pytest.mark.parametrize("protocol", ["sound", "as_published"])
+def test_disordered_folds_stop_either_protocol(folds, cases, protocol):
+    with pytest.raises(UserError, match=r"x/0000\.png stands there more than once"):
+        check_folds(pd.concat([folds, folds.iloc[:1]]), cases, 3, protocol)
+    with pytest.raises(UserError, match=r"case x/0015\.png stands in no inventory"):
+        check_folds(folds, cases.iloc[:15], 3, protocol)
+    with pytest.raises(UserError, match="is in 'tset'"):
+        check_folds(folds.replace({"partition": {"test": "tset"}}), cases, 3, protocol)
+    with pytest.raises(UserError, match="is tested 2 times"):
+        check_folds(folds.replace({"fold": {3: 4}}).pipe(doubled), cases, 3, protocol, tested_once=True)
+
+
+def doubled(folds: pd.DataFrame) -> pd.DataFrame:
+    """Give fold 0 once more under another number."""
+    return pd.concat([folds, folds[folds["fold"] == 0].assign(fold=9)])
+
+
+def test_parents_of_a_plan_must_be_training_cases(folds, cases):
+    fold0 = folds[folds["fold"] == 0].set_index("partition")["case_id"]
+    good = pd.DataFrame({"case_id": [*fold0["train"], *fold0["train"]]})
+    gate = check_folds(folds, cases, 3, "sound", plans={0: good})
+    assert gate["plans"] == [{"fold": 0, "n_samples": len(good), "n_parents": len(good) // 2}]
+    bad = pd.DataFrame({"case_id": [fold0["test"].iloc[0]]})
+    for protocol in ("sound", "as_published"):
+        with pytest.raises(UserError, match=r"plan of fold 0 augments .* which is test there"):
+            check_folds(folds, cases, 3, protocol, plans={0: bad})
+
+
+def test_command_line_writes_no_gate_on_a_hit(folds, cases, tmp_path):
+    paths = {name: tmp_path / f"{name}.parquet" for name in ("folds", "inventory")}
+    cases.drop(columns="manifest_row").to_parquet(paths["inventory"])
+    plans = [str(tmp_path / f"plan{fold}.parquet") for fold in range(4)]
+    for fold, plan in enumerate(plans):
+        folds[(folds["fold"] == fold) & (folds["partition"] == "train")].to_parquet(plan)
+    gate = tmp_path / "gate.json"
+    arguments = ["--folds", str(paths["folds"]), "--inventories", str(paths["inventory"]), "--out", str(gate)]
+    swap_one_image(folds)[0].to_parquet(paths["folds"])
+    with pytest.raises(UserError):
+        main([*arguments, "--options", '{"distance":3}'])
+    assert not gate.exists()
+    folds.to_parquet(paths["folds"])
+    options = ["--options", '{"distance":3,"splits":{"folds":4}}']
+    with pytest.raises(UserError, match="the plan of fold 0 augments"):
+        main([*arguments, *options, "--plans", *reversed(plans)])
+    with pytest.raises(SystemExit):
+        main([*arguments, *options, "--plans", *plans[:3]])
+    assert not gate.exists()
+    main([*arguments, *options, "--plans", *plans])
+    assert json.loads(gate.read_text())["leaks"] == {
+        "exact_duplicates": 0,
+        "groups": 0,
+        "near_duplicates": 0,
+        "patients": 0,
+    }

@@ -1,0 +1,164 @@
+"""Show what a plan does: a sheet of one parent image a class with each of its transforms.
+
+Drawn for every plan, so that a rotation that leaves the cell outside, or a whitening that leaves nothing
+to see, is noticed before a network is trained on it.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from marrowflow.cli import UniqueFolders, existing_file, folder_of, step_parser
+from marrowflow.config import Augmentation, ClassName, Section, read_options
+from marrowflow.errors import UserError
+from marrowflow.files import written_whole
+from marrowflow.images.augment import MIXED, ORIGINAL, apply
+from marrowflow.images.materialise import Parents, fit_whitening
+
+TILE = 1.6
+"""Side of a picture on the sheet, inches."""
+MOST_COLUMNS = 9
+"""The original and eight transforms."""
+
+# Everything is laid out in inches from the upper left corner, so that text keeps its room whatever the
+# number of rows and columns; a letter of the title is about _LETTER wide.
+_DOTS = 120
+_LEFT, _TOP, _BOTTOM, _GAP, _CAPTION = 1.5, 0.8, 0.05, 0.08, 0.5
+_LETTER = 0.075
+
+TITLES = {
+    ORIGINAL: "original",
+    "rotate": "rotation",
+    "whiten": "ZCA whitening",
+    "width_shift": "width shift",
+    "height_shift": "height shift",
+    "shear": "shear",
+    "zoom": "zoom in",
+    "flip_h": "horizontal flip",
+    "flip_v": "vertical flip",
+    MIXED: "mixed",
+}
+
+
+class Options(Section):
+    """What the sheet shows."""
+
+    augmentation: Augmentation = Augmentation()
+    classes: list[ClassName]
+
+
+def choose_samples(plan: pd.DataFrame, classes: Sequence[str]) -> list[pd.DataFrame]:
+    """Return the rows of the plan to show: one DataFrame a class that has any, its parent's samples in order.
+
+    The parent is the first that has the most kinds of transform. Of a transform with several draws the
+    first is shown; of ``mixed`` as many as there is room for.
+    """
+    chosen = []
+    for label in classes:
+        rows = plan[plan["label"] == label]
+        if rows.empty:
+            continue
+        samples = rows.groupby("case_id", sort=False).size()
+        parent = rows[rows["case_id"] == samples.idxmax()]
+        first = parent[~parent.duplicated("transform") | (parent["transform"] == MIXED)]
+        chosen.append(first.head(MOST_COLUMNS))
+    if not chosen:
+        raise UserError(f"the plan has no sample of any of the classes {list(classes)}")
+    return chosen
+
+
+def draw_sheet(pictures: Sequence[np.ndarray], rows: Sequence[pd.DataFrame], title: str) -> Figure:
+    """Lay out the pictures of each class in one row, captioned with what was drawn.
+
+    Parameters
+    ----------
+    pictures
+        For each row of the sheet, uint8 [samples, size, size, 3], RGB.
+    rows
+        For each row of the sheet, the plan's rows that the pictures came from.
+    title
+        Printed above.
+    """
+    columns = max(len(row) for row in rows)
+    width = max(_LEFT + columns * (TILE + _GAP), 5.0)
+    height = _TOP + len(rows) * (TILE + _CAPTION) + _BOTTOM
+    figure = Figure(figsize=(width, height), dpi=_DOTS, facecolor="white")
+    FigureCanvasAgg(figure)
+
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        figure.text(x / width, 1 - y / height, text, **style)
+
+    lines = textwrap.wrap(title, int((width - 0.2) / _LETTER), max_lines=2, placeholder="…")
+    write(0.1, 0.1, "\n".join(lines), va="top", fontsize=10)
+    for r, (images, row) in enumerate(zip(pictures, rows, strict=True)):
+        top = _TOP + r * (TILE + _CAPTION)
+        label = textwrap.wrap(str(row["label"].iloc[0]), 16, max_lines=6, placeholder="…")
+        write(0.1, top + TILE / 2, "\n".join(label), va="center", fontsize=10, weight="bold")
+        for c, (image, sample) in enumerate(zip(images, row.to_dict("records"), strict=True)):
+            left = _LEFT + c * (TILE + _GAP)
+            axes = figure.add_axes(
+                (left / width, 1 - (top + TILE) / height, TILE / width, TILE / height), frameon=False
+            )
+            axes.set_axis_off()
+            axes.imshow(image)
+            middle = left + TILE / 2
+            write(middle, top - 0.03, TITLES[sample["transform"]], ha="center", va="bottom", fontsize=9)
+            drawn = "\n".join(textwrap.wrap(describe(sample), 32))
+            write(middle, top + TILE + 0.03, drawn, ha="center", va="top", fontsize=6.5, color="0.3")
+    return figure
+
+
+def describe(sample: Mapping[Any, Any]) -> str:
+    """Put a row's parameters that differ from those of the original into words; empty for the original."""
+    words = []
+    if sample["angle"]:
+        words.append(f"{sample['angle']:+z.0f}°")
+    if sample["shift_x"] or sample["shift_y"]:
+        words.append(f"shift {sample['shift_x']:+z.2f}, {sample['shift_y']:+z.2f}")
+    if sample["shear"]:
+        words.append(f"shear {sample['shear']:+z.0f}°")
+    if sample["zoom"] != 1:
+        words.append(f"×{sample['zoom']:.2f}")
+    flips = [name for key, name in (("flip_h", "horizontal"), ("flip_v", "vertical")) if sample[key]]
+    if flips:
+        words.append(f"flip {' and '.join(flips)}")
+    return "; ".join(words)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Draw the contact sheet of one fold's plan."""
+    parser = step_parser(
+        "images.contact_sheet", "Draw a sheet of example images with each transform of a plan."
+    )
+    parser.add_argument("--plan", type=existing_file, required=True, help="plan.parquet of images.augment")
+    parser.add_argument(
+        "--stores",
+        type=folder_of,
+        nargs="+",
+        action=UniqueFolders,
+        required=True,
+        metavar="DIR",
+        help="packed pixels of the development cohorts",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="sheet.png")
+    args = parser.parse_args(argv)
+    options = read_options(Options, args.options)
+    plan = pd.read_parquet(args.plan)
+    parents = Parents(args.stores)
+    whitening = fit_whitening(plan, parents, options.augmentation)
+    rows = choose_samples(plan, options.classes)
+    pictures = [apply(parents.gather(row["case_id"].tolist()), row, whitening) for row in rows]
+    title = (
+        f"Augmentation plan “{options.augmentation.plan}”: {plan['case_id'].nunique()} training images, "
+        f"{len(plan)} samples an epoch"
+    )
+    with written_whole(args.out) as beside:
+        draw_sheet(pictures, rows, title).savefig(beside)

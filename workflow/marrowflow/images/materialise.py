@@ -1,0 +1,119 @@
+"""Write the pictures of a plan as PNG files, for those who want files; training does not need them.
+
+They are what the networks see up to rounding: training warps, whitens and resizes on its device without
+rounding in between.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from marrowflow.cli import UniqueFolders, existing_file, folder_of, progress, step_parser
+from marrowflow.config import Augmentation, Section, read_options
+from marrowflow.errors import UserError, enumerate_problems
+from marrowflow.images.augment import apply
+from marrowflow.images.store import Store, open_store
+from marrowflow.images.whitening import Whitening, fit_patch_zca, fitting_cases
+
+# Rows of a plan that are warped at a time: 256 of 224×224×3 are 38 MB.
+_BATCH = 256
+
+
+class Options(Section):
+    """What the pictures depend on, beside the plan."""
+
+    augmentation: Augmentation = Augmentation()
+
+
+class Parents:
+    """The stored pixels of a plan's parent images, wherever they lie among several stores.
+
+    Raises
+    ------
+    UserError
+        A parent that no store holds.
+    """
+
+    def __init__(self, stores: Sequence[Path]) -> None:
+        self._stores: list[Store] = [open_store(folder) for folder in stores]
+        self._place = {
+            case: (number, row)
+            for number, store in enumerate(self._stores)
+            for case, row in zip(store.index["case_id"], store.index["row"], strict=True)
+        }
+
+    def gather(self, case_ids: Sequence[str]) -> np.ndarray:
+        """Return uint8 [cases, size, size, 3] in the order asked for; a case may be asked for repeatedly."""
+        missing = sorted({case for case in case_ids if case not in self._place})
+        if missing:
+            raise UserError(
+                enumerate_problems("the plan names images that no given --store holds:", missing)
+                + "\ngive the store of every development cohort"
+            )
+        places = [self._place[case] for case in case_ids]
+        return np.stack([self._stores[number].pixels[row] for number, row in places])
+
+
+def fit_whitening(plan: pd.DataFrame, parents: Parents, augmentation: Augmentation) -> Whitening | None:
+    """Fit the whitening on the plan's own parents, which are training images; None where nothing is whitened."""
+    if not plan["whiten"].any():
+        return None
+    cases = fitting_cases(plan["case_id"], augmentation.seed)
+    return fit_patch_zca(parents.gather(cases), augmentation.zca_epsilon, seed=augmentation.seed)
+
+
+def materialise(plan: pd.DataFrame, parents: Parents, augmentation: Augmentation, folder: Path) -> None:
+    """Write every row of the plan as ``<folder>/<case_id>/<transform>_<copy>.png``.
+
+    The folder appears under its name when all pictures are in it.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty: remove it, or name another folder for the pictures")
+    whitening = fit_whitening(plan, parents, augmentation)
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        for rows in progress(list(_batches(plan)), "materialise", unit="batches"):
+            pictures = apply(parents.gather(rows["case_id"].tolist()), rows, whitening)
+            for picture, case, transform, copy in zip(
+                pictures, rows["case_id"], rows["transform"], rows["copy"], strict=True
+            ):
+                path = beside / case / f"{transform}_{copy}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+                    raise UserError(f"{path} could not be written: is the disk full, or the name too long?")
+        if folder.exists():
+            folder.rmdir()
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Write a plan's pictures into a new folder."""
+    parser = step_parser("images.materialise", "Write the augmented pictures of a plan as PNG files.")
+    parser.add_argument("--plan", type=existing_file, required=True, help="plan.parquet of images.augment")
+    parser.add_argument(
+        "--stores",
+        type=folder_of,
+        nargs="+",
+        action=UniqueFolders,
+        required=True,
+        metavar="DIR",
+        help="packed pixels of the development cohorts",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the pictures")
+    args = parser.parse_args(argv)
+    options = read_options(Options, args.options)
+    materialise(pd.read_parquet(args.plan), Parents(args.stores), options.augmentation, args.out)
+
+
+def _batches(plan: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    for start in range(0, len(plan), _BATCH):
+        yield plan.iloc[start : start + _BATCH]
