@@ -20,7 +20,24 @@ from marrowflow.files import sha256_of
 CLASSES = ["healthy", "AML", "ALL", "CML"]
 TESTS = [("lite0_finetune", "corrected"), ("lite0_frozen", "corrected"), ("lite0_frozen", "raw")]
 COHORTS = ["development", "beta", "gamma"]
-METRICS = ["endpoint", "metric", "class", "unit", "estimate", "low", "high", "method", "primary", "n_cases", "n_patients", "numerator", "denominator", "replicates", "undefined", "seed"]
+METRICS = [
+    "endpoint",
+    "metric",
+    "class",
+    "unit",
+    "estimate",
+    "low",
+    "high",
+    "method",
+    "primary",
+    "n_cases",
+    "n_patients",
+    "numerator",
+    "denominator",
+    "replicates",
+    "undefined",
+    "seed",
+]
 
 
 def table(project, *parts):

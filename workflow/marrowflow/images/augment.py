@@ -120,7 +120,7 @@ def draw_plan(
     Raises
     ------
     UserError
-        No training case in this fold; a target below 1; a target for a class without training images.
+        No training case in this fold; a target for a class without training images.
     """
     train = folds[(folds["fold"] == fold) & (folds["partition"] == "train")]
     if train.empty:
@@ -252,9 +252,7 @@ def _balanced_samples(
     for label in classes:
         cases = train.loc[train["label"] == label, "case_id"].tolist()
         target = augmentation.targets.get(label, len(cases))
-        if target < 1 and cases:
-            raise UserError(f"augmentation.targets.{label}: {target}; a target is 1 image or more")
-        if target > 0 and not cases:
+        if target and not cases:
             raise UserError(
                 f"augmentation.targets.{label}: {target} images wanted, but fold {fold} trains on none of this class"
             )
