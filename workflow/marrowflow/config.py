@@ -67,7 +67,7 @@ class Intake(Section):
     allow_identifiers: list[str] = []
     """Manifest columns that look like names, birth dates or record numbers and may be kept all the same."""
     near_duplicate_distance: int = Field(default=3, ge=0, le=15)
-    """Two images are near duplicates when their 64-bit perceptual hashes differ in at most this many bits (and their thumbnails agree)."""
+    """Two images are near duplicates when their 64-bit perceptual hashes differ in at most this many bits and their thumbnails agree; half of the bits are always set, so distances are even and 3 means 2."""
     min_side: int = Field(default=32, ge=1)
     """Images with a side shorter than this, in pixels, are excluded."""
     min_focus: float | None = None

@@ -1,0 +1,247 @@
+"""Take a hospital's images in: read, fingerprint and measure each once, and say which are included.
+
+    python -m marrowflow cohorts.intake --options '{"intake": {…}, "classes": […]}' \\
+        --cohort NAME --manifest PATH [--label-map PATH] --out inventory.parquet --threads N
+
+The inventory has one row a manifest row, in its order (see `COLUMNS`). Of an image's own metadata
+nothing travels on but the columns named there: no EXIF, no comment, no device serial number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from marrowflow.cli import existing_file, progress, step_parser
+from marrowflow.cohorts.decode import Unreadable, decode
+from marrowflow.cohorts.duplicates import cluster_inventory
+from marrowflow.cohorts.eligibility import EXCLUDED, INCLUDED, judge
+from marrowflow.cohorts.manifest import read_label_map, read_manifest
+from marrowflow.cohorts.quality import measure
+from marrowflow.config import ClassName, Intake, Section, read_options
+from marrowflow.errors import UserError, enumerate_problems
+from marrowflow.files import write_table
+
+log = logging.getLogger(__name__)
+
+COLUMNS = {
+    "case_id": "str",
+    "cohort": "str",
+    "image": "str",
+    "patient_id": "str",
+    "patient_source": "str",
+    "label": "str",
+    "reference_status": "str",
+    "sha256": "str",
+    "phash": "str",
+    "thumb": "object",
+    "width": "int64",
+    "height": "int64",
+    "channels": "int64",
+    "bit_depth": "int64",
+    "format": "str",
+    "orientation": "int64",
+    "frames": "int64",
+    "bytes": "int64",
+    "focus": "float64",
+    "brightness": "float64",
+    "saturated": "float64",
+    "status": "str",
+    "reason": "str",
+}
+"""The inventory's columns and types; the manifest's others follow. Unreadable images have "", 0 and NaN."""
+
+# Small enough to keep all threads busy to the end, large enough that handing out costs nothing.
+_BATCH = 32
+
+
+class Options(Section):
+    """The sections of the configuration that intake uses."""
+
+    intake: Intake = Intake()
+    classes: list[ClassName]
+
+
+# A name of its own, because the class below has a field called bytes.
+_Thumb = bytes
+
+
+class Taken(NamedTuple):
+    """What one file gave, in the types of `COLUMNS`; ``unreadable`` is the reason or empty."""
+
+    sha256: str = ""
+    phash: str = ""
+    thumb: _Thumb = b""
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+    bit_depth: int = 0
+    format: str = ""
+    orientation: int = 0
+    frames: int = 0
+    bytes: int = 0
+    focus: float = np.nan
+    brightness: float = np.nan
+    saturated: float = np.nan
+    unreadable: str = ""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the step."""
+    parser = step_parser("cohorts.intake", "Check a manifest, read its images and write the inventory.")
+    parser.add_argument("--cohort", required=True, help="the cohort's name")
+    parser.add_argument("--manifest", required=True, type=existing_file, help="its manifest (CSV or TSV)")
+    parser.add_argument("--label-map", type=existing_file, help="CSV with the columns label and class")
+    parser.add_argument("--out", required=True, type=Path, help="the inventory to write (.parquet)")
+    parser.add_argument("--threads", type=int, default=1, help="images read at a time")
+    args = parser.parse_args(argv)
+    options = read_options(Options, args.options)
+    # The decoders' own messages name no file; intake gives every unreadable one with its reason.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    inventory = make_inventory(args.cohort, args.manifest, options, args.label_map, args.threads)
+    _summarise(inventory, args.cohort)
+    write_table(args.out, inventory)
+
+
+def make_inventory(
+    cohort: str, manifest: Path, options: Options, label_map: Path | None = None, threads: int = 1
+) -> pd.DataFrame:
+    """Check the manifest, take its images in and return the inventory.
+
+    The result does not depend on ``threads``.
+
+    Raises
+    ------
+    UserError
+        The manifest or label map is at fault; no image is left; or an eligible image is unreadable
+        and ``on_unreadable`` is stop.
+    """
+    mapped = read_label_map(label_map, options.classes) if label_map else {}
+    table = read_manifest(manifest, options.classes, mapped, options.intake.allow_identifiers)
+    files = [manifest.parent / image for image in table["image"]]
+    table = pd.concat([table, take_in(files, threads, f"intake {cohort}")], axis=1)
+    _stop_on_unreadable(table, options.intake, manifest)
+    table = pd.concat([table, judge(table, options.intake)], axis=1)
+    table["cohort"] = cohort
+    table["case_id"] = cohort + "/" + table["image"]
+    table = _with_patients(table, cohort, options.intake.near_duplicate_distance)
+    _refuse_empty(table, manifest)
+    others = [name for name in table.columns if name not in COLUMNS and name != "unreadable"]
+    return table[[*COLUMNS, *others]].astype(COLUMNS)
+
+
+def take_in(files: Sequence[Path], threads: int = 1, what: str = "intake") -> pd.DataFrame:
+    """Read, fingerprint and measure each file once; return the fields of `Taken`, one row a file.
+
+    Memory is bounded by one decoded image a thread. Progress is shown under the name ``what``.
+    """
+    # Images are what is done side by side; OpenCV's own threads would only contend.
+    cv2.setNumThreads(1)
+    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        done = itertools.chain.from_iterable(pool.map(_take_batch, batches))
+        taken = list(progress(done, what, total=len(files), unit="images"))
+    return pd.DataFrame(taken, columns=list(Taken._fields))
+
+
+def _take_batch(files: Sequence[Path]) -> list[Taken]:
+    return [_take_one(path) for path in files]
+
+
+def _take_one(path: Path) -> Taken:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        return Taken(unreadable=f"cannot be opened ({error.strerror})")
+    checksum = hashlib.sha256(data).hexdigest()
+    try:
+        image = decode(data)
+    except Unreadable as error:
+        return Taken(sha256=checksum, bytes=len(data), unreadable=str(error))
+    quality = measure(image.pixels)
+    return Taken(
+        sha256=checksum,
+        phash=f"{quality.phash:016x}",
+        thumb=quality.thumb,
+        width=image.width,
+        height=image.height,
+        channels=image.channels,
+        bit_depth=image.bit_depth,
+        format=image.format,
+        orientation=image.orientation,
+        frames=image.frames,
+        bytes=len(data),
+        focus=quality.focus,
+        brightness=quality.brightness,
+        saturated=quality.saturated,
+    )
+
+
+def _stop_on_unreadable(table: pd.DataFrame, intake: Intake, manifest: Path) -> None:
+    lost = table[(table["unreadable"] != "") & (table["eligible"] == "yes")]
+    if intake.on_unreadable == "exclude" or lost.empty:
+        return
+    problems = [f"{row.image}: {row.unreadable}" for row in lost.itertuples()]
+    heading = (
+        f"{manifest}: {len(lost)} of {len(table)} images cannot be read. Replace the files, give the reason in "
+        "column 'eligible', or exclude and count them by intake: on_unreadable: exclude"
+    )
+    raise UserError(enumerate_problems(heading, problems))
+
+
+def _with_patients(table: pd.DataFrame, cohort: str, distance: int) -> pd.DataFrame:
+    """Give each row a patient of its cohort; without a column for it, duplicate clusters stand in."""
+    if "patient_id" in table:
+        return table.assign(patient_id=cohort + "/" + table["patient_id"], patient_source="manifest")
+    # A file that could not be opened has no checksum; its case then stands for itself.
+    own = [
+        checksum or hashlib.sha256(case.encode()).hexdigest()
+        for checksum, case in zip(table["sha256"], table["case_id"], strict=True)
+    ]
+    first = pd.Series(own, index=table.index).groupby(cluster_inventory(table, distance)).transform("first")
+    return table.assign(
+        patient_id=cohort + "/surrogate_" + first.str.slice(0, 12), patient_source="surrogate"
+    )
+
+
+def _refuse_empty(table: pd.DataFrame, manifest: Path) -> None:
+    if (table["status"] == INCLUDED).any():
+        return
+    counts = table["reason"].value_counts()
+    problems = [f"{count} images: {reason}" for reason, count in counts.items()]
+    raise UserError(
+        enumerate_problems(
+            f"{manifest}: no image is left. Mend the files or the limits under intake:", problems
+        )
+    )
+
+
+def _summarise(inventory: pd.DataFrame, cohort: str) -> None:
+    """Log what was taken in, what was not and why, and whose images they are."""
+    included = inventory[inventory["status"] == INCLUDED]
+    log.info(
+        "%s: %d images, %d included, %d excluded, %d patients among the included",
+        cohort, len(inventory), len(included), len(inventory) - len(included), included["patient_id"].nunique(),
+    )  # fmt: skip
+    for reason, count in inventory.loc[inventory["status"] == EXCLUDED, "reason"].value_counts().items():
+        log.info("%s: %d excluded, %s", cohort, count, reason)
+    for state, count in included["reference_status"].value_counts().items():
+        if state != "ok":
+            log.info("%s: %d included without a usable reference standard (%s)", cohort, count, state)
+    copies = int(included["sha256"].duplicated().sum())
+    if copies:
+        log.warning("%s: %d included images are exact copies of another one", cohort, copies)
+    if (inventory["patient_source"] == "surrogate").any():
+        log.warning(
+            "%s: the manifest has no column patient_id; clusters of near-duplicate images serve as surrogate "
+            "patients, so images of one patient may still fall on both sides of a split", cohort,
+        )  # fmt: skip
