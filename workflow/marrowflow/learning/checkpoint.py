@@ -1,0 +1,65 @@
+"""Where an interrupted training goes on from: its state, under the fingerprint of all that shaped it.
+
+The state lies outside the declared outputs. A state of another fingerprint (options, code, split,
+pixels or weights have changed) is never read; success deletes all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marrowflow.files import written_whole
+
+log = logging.getLogger(__name__)
+
+
+def fingerprint(parts: Mapping[str, Any]) -> str:
+    """Return 64 hexadecimal digits that stand for a job's options, code and inputs (JSON values)."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Checkpoint:
+    """The kept state of one job.
+
+    Parameters
+    ----------
+    folder
+        The job's own folder; no other job may use it.
+    key
+        Its `fingerprint`.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self._folder = Path(folder)
+        self._own = self._folder / key
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Keep a mapping of tensors, numbers and lists under a name; an older one is replaced whole."""
+        with written_whole(self._own / f"{name}.pt") as beside:
+            torch.save(dict(state), beside)
+
+    def load(self, name: str, device: torch.device) -> dict[str, Any] | None:
+        """Return what was kept under a name, or None."""
+        path = self._own / f"{name}.pt"
+        if not path.is_file():
+            return None
+        log.info("going on from the state of an interrupted run: %s", path)
+        return torch.load(path, map_location=device, weights_only=True)
+
+    def discard(self) -> None:
+        """Delete this job's state, and any that an earlier version of the job left behind."""
+        for child in self._folder.glob("*"):
+            if child.is_dir() and re.fullmatch("[0-9a-f]{64}", child.name):
+                shutil.rmtree(child)
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()

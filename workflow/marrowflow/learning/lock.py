@@ -1,0 +1,249 @@
+"""Fix calibration and cut-offs on out-of-fold development predictions, once, and sign them.
+
+Which predictions may be fitted on depends on how the study divides. With k folds every case is
+tested once by a network that neither saw it nor chose its epoch on it: test rows. Otherwise test rows
+must stay untouched, and validation rows are fitted on (their mean, where a case is validated several times).
+
+Development probabilities are calibrated honestly: with k folds those of a fold by the temperature
+fitted on the other folds. The temperature that is locked, for use on other hospitals, is fitted on all.
+Cut-offs are fitted on the same calibrated probabilities that the table of development predictions shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from marrowflow.cli import existing_file, step_parser
+from marrowflow.config import (
+    Calibration,
+    ClassName,
+    Endpoint,
+    Identifier,
+    Section,
+    Threshold,
+    Unit,
+    read_options,
+)
+from marrowflow.errors import UserError
+from marrowflow.files import write_json
+from marrowflow.predictions import ENSEMBLE, PROBABILITY, write_predictions
+from marrowflow.statistics.calibration import apply_temperature, fit_temperature
+from marrowflow.statistics.decision import fit_threshold
+
+log = logging.getLogger(__name__)
+
+
+class Options(Section):
+    """What the locked choices depend on."""
+
+    classes: list[ClassName]
+    endpoints: dict[Identifier, Endpoint]
+    units: list[Unit]
+    threshold: Threshold = Threshold()
+    calibration: Calibration = Calibration()
+    scheme: Literal["kfold", "monte_carlo", "holdout", "column"]
+
+
+def lock_choices(
+    raw: pd.DataFrame, options: Options, index_test: str, protocol: str
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Fit the temperature and the cut-offs, and calibrate the development predictions.
+
+    Parameters
+    ----------
+    raw
+        Table of ``learning.predict``.
+    options
+        Classes, endpoints, rules.
+    index_test, protocol
+        Names, written down.
+
+    Returns
+    -------
+    lock
+        Content of ``threshold.json``; ``digest`` signs the rest.
+    predictions
+        The development cohorts' final prediction table: one row a tested case (the mean over repeats),
+        then the cases without a reference standard.
+
+    Raises
+    ------
+    UserError
+        No rows to fit on, or an endpoint without positives or without negatives.
+    """
+    columns = [PROBABILITY + name for name in options.classes]
+    tested = _one_row_a_case(raw[raw["partition"] == "test"], columns)
+    fitting = (
+        tested
+        if options.scheme == "kfold"
+        else _one_row_a_case(raw[raw["partition"] == "validation"], columns)
+    )
+    temperature = _temperature(fitting, options, columns)
+    if options.scheme == "kfold":
+        tested = fitting = _cross_calibrated(tested, options, columns)
+    else:
+        tested, fitting = (_calibrated(t, columns, temperature) for t in (tested, fitting))
+    unlabelled = _calibrated(raw[raw["fold"] == ENSEMBLE], columns, temperature)
+    predictions = pd.concat([tested, unlabelled], ignore_index=True).assign(index_test=index_test)
+    best = predictions[columns].to_numpy(np.float64).argmax(axis=1)
+    predictions["predicted"] = np.asarray(options.classes, dtype=object)[best]
+    lock: dict[str, Any] = {
+        "index_test": index_test,
+        "protocol": protocol,
+        "classes": options.classes,
+        "calibration": {
+            "method": options.calibration.method,
+            "temperature": temperature,
+            "fitted_on": _fitted_on(options.scheme),
+            "n_cases": len(fitting),
+        },
+        "endpoints": {
+            name: _cutoffs(name, endpoint, fitting, options) for name, endpoint in options.endpoints.items()
+        },
+        "rule": options.threshold.model_dump(mode="json"),
+        "fitted_on": _fitted_on(options.scheme),
+    }
+    return {**lock, "digest": digest_of(lock)}, predictions
+
+
+def calibrated(probabilities: np.ndarray, temperature: float | None) -> np.ndarray:
+    """Return the probabilities at a temperature; None, where none was fitted, leaves them."""
+    return probabilities if temperature is None else apply_temperature(probabilities, temperature)
+
+
+def digest_of(lock: dict[str, Any]) -> str:
+    """Return the SHA-256 of a lock without its digest, as canonical JSON (sorted keys, no spaces, UTF-8)."""
+    rest = {key: value for key, value in lock.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """Read a ``threshold.json``; raise `UserError` where it was changed after it was signed."""
+    try:
+        lock = json.loads(Path(path).read_text(encoding="utf-8"))
+        signed = lock["digest"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a file of locked choices ({error}); run learning.lock again"
+        ) from error
+    if signed != digest_of(lock):
+        raise UserError(
+            f"{path} was changed after it was locked: its digest does not fit. Choices are made on development data "
+            "only; delete the file and run learning.lock again"
+        )
+    return lock
+
+
+def _one_row_a_case(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Return the mean of each case's rows, in the order of their first; fold -1 where there were several."""
+    grouped = rows.groupby("case_id", sort=False)
+    merged = grouped.first()
+    merged[columns] = grouped[columns].mean()
+    merged["fold"] = merged["fold"].where(grouped.size() == 1, ENSEMBLE).astype(np.int64)
+    return merged.reset_index()[rows.columns]
+
+
+def _temperature(fitting: pd.DataFrame, options: Options, columns: list[str]) -> float | None:
+    if options.calibration.method == "none":
+        return None
+    if fitting.empty:
+        raise UserError(
+            f"there is no {_fitted_on(options.scheme)} row to fit the temperature on; set splits.validation above 0, "
+            "or calibration: {method: none}"
+        )
+    truth = fitting["truth"].map({name: i for i, name in enumerate(options.classes)})
+    return fit_temperature(fitting[columns].to_numpy(np.float64), truth.to_numpy(np.int64))
+
+
+def _calibrated(table: pd.DataFrame, columns: list[str], temperature: float | None) -> pd.DataFrame:
+    if table.empty:
+        return table
+    table = table.copy()
+    table[columns] = calibrated(table[columns].to_numpy(np.float64), temperature)
+    return table
+
+
+def _cross_calibrated(tested: pd.DataFrame, options: Options, columns: list[str]) -> pd.DataFrame:
+    """Calibrate each fold's rows at the temperature of the other folds, so that no row helped to choose its own."""
+    parts = []
+    for fold in tested["fold"].unique():
+        own = tested["fold"] == fold
+        parts.append(_calibrated(tested[own], columns, _temperature(tested[~own], options, columns)))
+    return pd.concat(parts).sort_index()
+
+
+def _cutoffs(name: str, endpoint: Endpoint, fitting: pd.DataFrame, options: Options) -> dict[str, Any]:
+    columns = [PROBABILITY + positive for positive in endpoint.positive]
+    cases = pd.DataFrame(
+        {
+            "patient_id": fitting["patient_id"],
+            "score": fitting[columns].sum(axis=1),
+            "positive": fitting["truth"].isin(endpoint.positive),
+        }
+    )
+    found: dict[str, Any] = {"positive": endpoint.positive}
+    for unit in options.units:
+        found[unit] = _cutoff(name, unit, cases, options)
+    return found
+
+
+def _cutoff(name: str, unit: Unit, cases: pd.DataFrame, options: Options) -> dict[str, Any] | None:
+    """Fit one cut-off and say how it does where it was fitted; None where patients have no single truth."""
+    if unit == "patient":
+        patients = cases.groupby("patient_id")
+        divided = int((patients["positive"].nunique() > 1).sum())
+        if divided:
+            log.warning(
+                "endpoint %s: %d patients have images of both kinds, so there is no cut-off for patients",
+                name,
+                divided,
+            )
+            return None
+        cases = patients.agg(score=("score", "mean"), positive=("positive", "first"))
+    scores, positive = cases["score"].to_numpy(np.float64), cases["positive"].to_numpy(bool)
+    if options.threshold.rule != "fixed" and (positive.all() or not positive.any()):
+        raise UserError(
+            f"endpoint {name}: its cut-off for each {unit} cannot be chosen on {int(positive.sum())} positives and "
+            f"{int((~positive).sum())} negatives ({_fitted_on(options.scheme)}); both are needed. Check the endpoint's "
+            "positive classes, add cases, or set threshold: {rule: fixed, value: …}"
+        )
+    threshold = fit_threshold(scores, positive, options.threshold)
+    called = scores >= threshold
+    return {
+        "threshold": threshold,
+        "sensitivity": float(called[positive].mean()) if positive.any() else None,
+        "specificity": float((~called[~positive]).mean()) if not positive.all() else None,
+        "n": len(scores),
+        "n_positive": int(positive.sum()),
+    }
+
+
+def _fitted_on(scheme: str) -> str:
+    return "out-of-fold test predictions" if scheme == "kfold" else "validation predictions"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Lock the choices of one index test, and write its development predictions."""
+    parser = step_parser("learning.lock", "Fix calibration and cut-offs on development predictions.")
+    parser.add_argument("--raw", type=existing_file, required=True, help="table of learning.predict")
+    parser.add_argument("--index-test", required=True, help="name of the index test, <model>-<colour>")
+    parser.add_argument("--protocol", choices=["sound", "as_published"], required=True)
+    parser.add_argument("--out", type=Path, required=True, help="threshold.json to write")
+    parser.add_argument(
+        "--predictions", type=Path, required=True, help="development prediction table to write"
+    )
+    args = parser.parse_args(argv)
+    options = read_options(Options, args.options)
+    lock, predictions = lock_choices(pd.read_parquet(args.raw), options, args.index_test, args.protocol)
+    write_predictions(args.predictions, predictions, options.classes)
+    write_json(args.out, lock)
+    log.info("locked %s (%s): digest %s", args.index_test, args.protocol, lock["digest"])
