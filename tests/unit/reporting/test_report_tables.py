@@ -1,0 +1,131 @@
+"""Tables of the reports: what is undefined, suppressed or missing is said in words."""
+
+import numpy as np
+import pandas as pd
+
+from marrowflow.reporting import tables
+from marrowflow.reporting.results import read_csv
+from marrowflow.reporting.sections import confusion_matrix
+
+TO = "\u00a0to\u00a0"
+
+
+def metrics(**changes: object) -> pd.DataFrame:
+    row = {
+        "endpoint": "AML", "metric": "sensitivity", "class": "", "unit": "patient", "estimate": 0.9, "low": 0.8, "high": 0.95,
+        "method": "wilson_neff", "primary": True, "n_cases": 100, "n_patients": 40, "numerator": 18, "denominator": 20,
+        "replicates": 0, "undefined": 0, "seed": 0,
+    }  # fmt: skip
+    return pd.DataFrame([row | changes])
+
+
+def printed(table: pd.DataFrame, warnings: pd.DataFrame | None = None) -> list[list[str]]:
+    made = tables.metrics_table(table, warnings, "AML", "patient", ["AML"], "title", 0.95, {})
+    return [list(row) for row in made.rows]
+
+
+def test_a_row_prints_estimate_interval_method_share_and_both_n() -> None:
+    assert printed(metrics()) == [
+        ["sensitivity", "0.900", f"0.800{TO}0.950", "Wilson,\u00a0effective\u00a0n", "18/20", "40", "100"]
+    ]
+
+
+def test_only_primary_rows_are_printed() -> None:
+    both = pd.concat([metrics(), metrics(primary=False, method="bootstrap_bca", low=0.1)])
+    assert len(printed(both)) == 1
+
+
+def test_undefined_and_suppressed_are_said() -> None:
+    undefined = printed(metrics(estimate=np.nan, low=np.nan, high=np.nan, method="none"))[0]
+    assert undefined[1:3] == ["undefined", "–"]
+    warnings = pd.DataFrame(
+        [
+            {
+                "endpoint": "AML",
+                "metric": "sensitivity",
+                "class": "",
+                "unit": "patient",
+                "warning": "one patient only",
+            },
+            {
+                "endpoint": "AML",
+                "metric": "npv",
+                "class": "",
+                "unit": "patient",
+                "warning": "of another metric",
+            },
+        ]
+    )
+    suppressed = printed(metrics(low=np.nan, high=np.nan, method="none"), warnings)[0]
+    assert suppressed[2] == "no interval: one patient only"
+    assert printed(metrics(low=np.nan, high=np.nan, method="none"))[0][2] == "no interval: reason not given"
+
+
+def test_overall_values_stand_before_classes_in_the_studys_order() -> None:
+    rows = [
+        metrics(**{"class": c, "metric": m})
+        for c, m in (("ALL", "auc"), ("", "kappa"), ("AML", "ppv"), ("AML", "auc"), ("macro", "auc"))
+    ]
+    made = tables.metrics_table(pd.concat(rows), None, "AML", "patient", ["AML", "ALL"], "t", 0.95, {})
+    assert [(r[0], r[1]) for r in made.rows] == [
+        ("κ", "–"), ("AUC", "macro"), ("AUC", "AML"), ("PPV", "AML"), ("AUC", "ALL"),
+    ]  # fmt: skip
+
+
+def test_numbers() -> None:
+    assert [tables.number(x) for x in (0.12345, -0.5, 12.34, 1234.5, float("nan"), float("inf"))] == [
+        "0.123", "−0.500", "12.3", "1234", "undefined", "∞",
+    ]  # fmt: skip
+
+
+def test_a_class_called_na_stays_a_class(tmp_path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("endpoint,class,estimate,primary\nclasses,NA,,True\nclasses,null,0.5,False\n")
+    table = read_csv(path)
+    assert table["class"].tolist() == ["NA", "null"]
+    assert np.isnan(table["estimate"][0]) and table["primary"].tolist() == [True, False]
+    assert read_csv(tmp_path / "absent.csv") is None
+
+
+def inventory() -> pd.DataFrame:
+    rows = [
+        # patient, label, reference, status, age, sex
+        ("a", "AML", "ok", "included", "30", "F"),
+        ("a", "AML", "ok", "included", "30", "F"),
+        ("b", "AML", "ok", "included", "50", ""),
+        ("c", "", "missing", "included", "", "M"),
+        ("d", "ALL", "ok", "excluded", "70", "M"),
+    ]
+    table = pd.DataFrame(rows, columns=["patient_id", "label", "reference_status", "status", "age", "sex"])
+    return table.assign(patient_source="manifest")
+
+
+def test_table_1_counted_by_hand() -> None:
+    rows = tables.overview_rows(inventory(), ["AML", "ALL"])
+    assert rows["patients"] == "3" and rows["images"] == "4"
+    assert rows["excluded patients"] == "1" and rows["excluded images"] == "1"
+    assert rows["AML: patients (images)"] == "2 (3)" and rows["ALL: patients (images)"] == "0 (0)"
+    assert rows["reference missing: patients (images)"] == "1 (1)"
+    assert rows["age in years, median (range)"] == "40 (30 to 50); missing in 1"
+    assert rows["sex"] == "F 1 (50%), M 1 (50%); missing in 1"
+    assert rows["smears"] == "missing"
+
+
+def test_table_1_says_missing_where_no_column_is() -> None:
+    rows = tables.overview_rows(inventory().drop(columns=["age", "sex"]), ["AML"])
+    assert rows["age in years, median (range)"] == "missing" and rows["sex"] == "missing"
+
+
+def test_confusion_keeps_order_and_drops_only_what_is_empty() -> None:
+    cells = {("AML", "positive"): 3, ("AML", "indeterminate"): 1, ("healthy", "negative"): 2}
+    rows = pd.DataFrame(
+        [
+            {"truth": t, "predicted": p, "n": cells.get((t, p), 0)}
+            for t in ("healthy", "AML", "inconclusive", "missing")
+            for p in ("positive", "negative", "indeterminate", "not_done")
+        ]
+    )
+    matrix = confusion_matrix(rows, ["healthy", "AML"])
+    assert matrix.index.tolist() == ["healthy", "AML"]
+    assert matrix.columns.tolist() == ["positive", "negative", "indeterminate"]
+    assert matrix.to_numpy().tolist() == [[0, 2, 0], [3, 0, 1]]

@@ -1,0 +1,131 @@
+"""Report one hospital's locked external validation as a single self-contained page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from marrowflow.cli import progress, step_parser
+from marrowflow.config import Protocol, read_options
+from marrowflow.reporting import page, tables
+from marrowflow.reporting.results import Results
+from marrowflow.reporting.sections import (
+    CommonOptions,
+    Reporter,
+    accuracy_sections,
+    banners,
+    checked_tests,
+    error_blocks,
+    flow_blocks,
+    flow_of,
+    index_test_tables,
+    limitation_section,
+    limitations,
+    lock_blocks,
+    record_section,
+    surrogate_cohorts,
+)
+
+log = logging.getLogger(__name__)
+
+
+def report_external(
+    options: CommonOptions, results: Results, cohort: str, hospital: str, source: str
+) -> Path:
+    """Write ``report.html`` with its figures for one external cohort.
+
+    Parameters
+    ----------
+    options
+        The sections of the study's configuration.
+    results
+        Where the results lie and where the page goes.
+    cohort, hospital, source
+        The cohort's line of the cohort table.
+
+    Returns
+    -------
+    Path
+        Of the page.
+
+    Raises
+    ------
+    UserError
+        No inventory, predictions or locked threshold.
+    """
+    inventory = {cohort: results.inventory(cohort)}
+    reporter = Reporter(checked_tests(options), results, surrogate_cohorts(inventory))
+    overview = tables.overview_table(
+        inventory, options.classes, {cohort: hospital}, reporter.sources(results.inventory_path(cohort))
+    )
+    sections = [page.Section("Patients and images", "cohort", [overview])]
+    for protocol in progress(options.protocols, f"report of {cohort}", unit="protocol"):
+        sections += _protocol_sections(reporter, protocol, cohort, hospital)
+    tests = [t for protocol in options.protocols for t in reporter.tests(protocol)]
+    sections.append(limitation_section(limitations(reporter, inventory, {cohort: "external"})))
+    sections.append(record_section(reporter, tests, [cohort]))
+    path = results.out / "report.html"
+    page.write_page(
+        page.Page(
+            title=f"{options.study.title}: {hospital}",
+            subtitle="External validation",
+            notice=options.study.notice,
+            banners=banners(inventory, options.protocols),
+            facts={
+                "Hospital": f"{hospital} (cohort {cohort})",
+                "Source of the images": source or tables.MISSING,
+                "Primary index test": options.index_tests[0],
+                "Protocol": ", ".join(options.protocols),
+                "Role": "external: no choice was made on these data",
+            },
+            sections=sections,
+        ),
+        path,
+    )
+    return path
+
+
+def _protocol_sections(
+    reporter: Reporter, protocol: Protocol, cohort: str, hospital: str
+) -> list[page.Section]:
+    test = reporter.tests(protocol)[0]
+    suffix = f", protocol {protocol}" if len(reporter.options.protocols) > 1 else ""
+    flow = flow_of(reporter, test, cohort, development=False)
+
+    def section(
+        title: str, name: str, blocks: Sequence[page.Block], below: Sequence[page.Section] = ()
+    ) -> page.Section:
+        return page.Section(title + suffix, f"{name}-{protocol}", blocks, below, test.leaky)
+
+    compared = index_test_tables(reporter, protocol, cohort, hospital)
+    return [
+        section(
+            "Flow of patients and cross-tabulation",
+            "flow",
+            flow_blocks(reporter, test, cohort, hospital, flow),
+        ),
+        section("Locked threshold", "threshold", lock_blocks(reporter, test, [hospital])),
+        section(
+            "Accuracy",
+            "accuracy",
+            [],
+            accuracy_sections(reporter, test, cohort, hospital, f"accuracy-{protocol}"),
+        ),
+        *([section("Index tests compared", "tests", compared)] if compared else []),
+        section("Most confident errors", "errors", error_blocks(reporter, test, cohort)),
+    ]
+
+
+def main(argv: Sequence[str]) -> None:
+    """Write the report of one external cohort into ``--out``."""
+    parser = step_parser("reporting.external", "Report one hospital's external validation.")
+    parser.add_argument("--results", type=Path, required=True, help="the study's folder of results")
+    parser.add_argument("--cohort", required=True, help="the cohort's id")
+    parser.add_argument("--hospital", required=True, help="its name in the report")
+    parser.add_argument("--source", default="", help="where its images come from")
+    parser.add_argument("--out", type=Path, required=True, help="folder of report.html and figures/")
+    args = parser.parse_args(argv)
+    options = read_options(CommonOptions, args.options)
+    path = report_external(options, Results(args.results, args.out), args.cohort, args.hospital, args.source)
+    log.info("wrote %s", path)

@@ -1,0 +1,431 @@
+"""Tables of the reports: numbers that other steps wrote, put into rows that people read.
+
+Nothing is estimated here. What is undefined says so, an interval that was suppressed says why, and
+what is not there is printed as missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pandas as pd
+
+from marrowflow.statistics.accuracy import CLASSES
+
+MISSING = "missing"
+
+# Held together by no-break spaces, so that an interval never breaks in two lines.
+_TO = "\u00a0to\u00a0"
+
+METRICS = {
+    "auc": "AUC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "f1": "F1",
+    "mcc": "MCC",
+    "kappa": "κ",
+    "average_precision": "average precision",
+    "brier": "Brier score",
+    "lr_positive": "LR+",
+    "lr_negative": "LR−",
+    "dor": "diagnostic odds ratio",
+}
+"""Names of the metrics as people write them, in the order in which tables print them."""
+
+METHODS = {
+    "wilson_neff": "Wilson, effective n",
+    "bootstrap_bca": "bootstrap (BCa)",
+    "bootstrap_percentile": "bootstrap (percentile)",
+    "obuchowski_logit": "Obuchowski, logit",
+    "delong": "DeLong",
+    "clopper_pearson": "Clopper–Pearson",
+    "wilson": "Wilson",
+    "none": "none",
+}
+"""Names of the interval methods as people write them."""
+
+HEADLINE_BINARY = (("auc", ""), ("sensitivity", ""), ("specificity", ""))
+HEADLINE_CLASSES = (("accuracy", ""), ("balanced_accuracy", ""), ("auc", "macro"))
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as a page prints it: all cells are text; columns in `numeric` are set flush right."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: Sequence[int] = ()
+    notes: Sequence[str] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Link text → href of the files that the numbers came from."""
+    leaky: bool = False
+
+    kind: ClassVar[str] = "table"
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """Return a number with `digits` decimals (fewer from 10 on), or ``undefined`` for NaN."""
+    value = float(value)
+    if value != value:
+        return "undefined"
+    if abs(value) == float("inf"):
+        return "∞" if value > 0 else "−∞"
+    text = (
+        f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
+    )
+    return text.replace("-", "−")
+
+
+def whole(value: Any) -> str:
+    """Return a count without decimals, or an en dash where there is none."""
+    value = float("nan") if value == "" else float(value)
+    return "–" if value != value else f"{value:.0f}"
+
+
+def interval(row: Mapping[str, Any], warnings: Sequence[str] = ()) -> str:
+    """Return ``low to high`` of a metrics row, or ``no interval: <reason>``."""
+    low, high = float(row["low"]), float(row["high"])
+    if low == low and high == high:
+        return f"{number(low)}{_TO}{number(high)}"
+    if float(row["estimate"]) != float(row["estimate"]):
+        return "–"
+    return f"no interval: {'; '.join(warnings) or 'reason not given'}"
+
+
+def estimate_with_interval(row: Mapping[str, Any] | None, warnings: Sequence[str] = ()) -> str:
+    """Return ``estimate (low to high)`` for a table with one cell a metric; ``missing`` without a row."""
+    if row is None:
+        return MISSING
+    text = number(row["estimate"])
+    shown = interval(row, warnings)
+    return text if shown == "–" else f"{text} ({shown})"
+
+
+def primary_row(
+    metrics: pd.DataFrame | None, endpoint: str, unit: str, metric: str, name: str = ""
+) -> dict[str, Any] | None:
+    """Return the metrics row that reports print for a metric and class, or None."""
+    if metrics is None:
+        return None
+    rows = metrics[
+        metrics["primary"]
+        & metrics["endpoint"].eq(endpoint)
+        & metrics["unit"].eq(unit)
+        & metrics["metric"].eq(metric)
+        & metrics["class"].eq(name)
+    ]
+    return None if rows.empty else {str(k): v for k, v in rows.iloc[0].items()}
+
+
+def warnings_of(
+    warnings: pd.DataFrame | None,
+    endpoint: str,
+    unit: str,
+    metric: str | None = None,
+    name: str | None = None,
+) -> list[str]:
+    """Return the accuracy step's warnings for an endpoint and unit, of one metric and class if given.
+
+    A warning without endpoint, unit or class speaks of all of them.
+    """
+    if warnings is None:
+        return []
+    rows = warnings[warnings["endpoint"].isin(["", endpoint]) & warnings["unit"].isin(["", unit])]
+    if metric is not None:
+        rows = rows[rows["metric"].eq(metric)]
+    if name is not None:
+        rows = rows[rows["class"].isin(["", name])]
+    return list(dict.fromkeys(rows["warning"]))
+
+
+def metrics_table(
+    metrics: pd.DataFrame,
+    warnings: pd.DataFrame | None,
+    endpoint: str,
+    unit: str,
+    classes: Sequence[str],
+    title: str,
+    confidence: float,
+    sources: Mapping[str, str],
+    leaky: bool = False,
+    remarks: Sequence[str] = (),
+) -> Table:
+    """Return the primary rows of one endpoint and unit, overall values first, then class by class."""
+    rows = metrics[metrics["primary"] & metrics["endpoint"].eq(endpoint) & metrics["unit"].eq(unit)]
+    order = {name: i for i, name in enumerate(("", "micro", "macro", *classes))}
+    metric_order = {name: i for i, name in enumerate(METRICS)}
+    ranked = sorted(
+        rows.to_dict("records"),
+        key=lambda r: (order.get(r["class"], len(order)), metric_order.get(r["metric"], len(metric_order))),
+    )
+    body = []
+    for row in ranked:
+        share = f"{whole(row['numerator'])}/{whole(row['denominator'])}"
+        why = warnings_of(warnings, endpoint, unit, row["metric"], row["class"])
+        body.append(
+            [
+                METRICS.get(row["metric"], row["metric"]),
+                row["class"] or "–",
+                number(row["estimate"]),
+                interval(row, why),
+                METHODS.get(row["method"], row["method"]).replace(" ", "\u00a0"),
+                "–" if share == "–/–" else share,
+                whole(row["n_patients"]),
+                whole(row["n_cases"]),
+            ]
+        )
+    resampled = any(r["method"].startswith("bootstrap") for r in ranked)
+    how = ["The bootstrap resamples patients with all their images."] if resampled else []
+    notes = [*remarks, *how, *_warning_notes(warnings, endpoint, unit)]
+    with_class = any(r["class"] for r in ranked)
+    header = [
+        "metric",
+        "class",
+        "estimate",
+        f"{confidence:.0%} interval",
+        "interval method",
+        "numerator / denominator",
+        "patients",
+        "images",
+    ]
+    if not with_class:
+        header.pop(1)
+        for line in body:
+            line.pop(1)
+    numeric = [
+        i
+        for i, name in enumerate(header)
+        if name in {"estimate", "patients", "images", "numerator / denominator"}
+    ]
+    return Table(title, header, body, numeric, notes, sources, leaky)
+
+
+def _warning_notes(warnings: pd.DataFrame | None, endpoint: str, unit: str) -> list[str]:
+    """Return the warnings that no cell prints: those about a whole endpoint or class."""
+    if warnings is None:
+        return []
+    whole_classes = warnings[warnings["metric"].eq("")]
+    return [f"Warning: {text}." for text in warnings_of(whole_classes, endpoint, unit)]
+
+
+def crosstab_table(
+    crosstab: pd.DataFrame,
+    binary: bool,
+    noun: str,
+    title: str,
+    sources: Mapping[str, str],
+    leaky: bool = False,
+) -> Table:
+    """Return the cross-tabulation of index test (rows) by reference standard (columns)."""
+    columns = [f"{'target ' if binary and c in ('present', 'absent') else ''}{c}" for c in crosstab.columns]
+    return Table(
+        title,
+        ["index test", *columns],
+        [
+            [str(name), *(str(int(v)) for v in row)]
+            for name, row in zip(crosstab.index, crosstab.to_numpy(), strict=True)
+        ],
+        range(1, len(columns) + 1),
+        [f"Counts are {noun}. Rows: index test; columns: reference standard."],
+        sources,
+        leaky,
+    )
+
+
+def overview_rows(inventory: pd.DataFrame, classes: Sequence[str]) -> dict[str, str]:
+    """Describe one cohort: characteristic → value, in the order in which the table prints them.
+
+    Patients are those with at least one included image; percentages are of them.
+    """
+    kept = inventory[inventory["status"].eq("included")]
+    first = kept.drop_duplicates("patient_id")
+    patients, lost = (
+        kept["patient_id"].nunique(),
+        inventory["patient_id"].nunique() - kept["patient_id"].nunique(),
+    )
+    surrogate = inventory["patient_source"].eq("surrogate").any()
+    rows = {
+        "patients": f"{patients}{' surrogate groups' if surrogate else ''}",
+        "smears": _smears(kept),
+        "images": str(len(kept)),
+        "images a patient, median (range)": _spread(kept.groupby("patient_id").size()),
+        "excluded patients": str(lost),
+        "excluded images": str(len(inventory) - len(kept)),
+    }
+    for name in classes:
+        of_class = kept[kept["reference_status"].eq("ok") & kept["label"].eq(name)]
+        rows[f"{name}: patients (images)"] = f"{of_class['patient_id'].nunique()} ({len(of_class)})"
+    for status in ("inconclusive", "missing"):
+        of_status = kept[kept["reference_status"].eq(status)]
+        rows[f"reference {status}: patients (images)"] = (
+            f"{of_status['patient_id'].nunique()} ({len(of_status)})"
+        )
+    rows["age in years, median (range)"] = _ages(first)
+    rows["sex"] = _sexes(first)
+    return rows
+
+
+def overview_table(
+    cohorts: Mapping[str, pd.DataFrame],
+    classes: Sequence[str],
+    headings: Mapping[str, str],
+    sources: Mapping[str, str],
+) -> Table:
+    """Return Table 1: characteristics by row, cohorts by column."""
+    described = {cohort: overview_rows(inventory, classes) for cohort, inventory in cohorts.items()}
+    names = next(iter(described.values()))
+    return Table(
+        "Cohorts: patients, images and reference diagnoses",
+        ["characteristic", *(headings[c] for c in described)],
+        [[name, *(rows[name] for rows in described.values())] for name in names],
+        (),
+        [
+            "A patient with images of more than one class counts in each. Included images only, unless the row says excluded."
+        ],
+        sources,
+    )
+
+
+def _smears(kept: pd.DataFrame) -> str:
+    """Count named smears; slide ids need be unique within a patient only."""
+    if "slide_id" not in kept:
+        return MISSING
+    named = kept[kept["slide_id"].notna() & kept["slide_id"].astype(str).ne("")]
+    return str(len(named.drop_duplicates(["patient_id", "slide_id"]))) if len(named) else MISSING
+
+
+def _spread(values: pd.Series) -> str:
+    return MISSING if values.empty else f"{values.median():g} ({values.min():g} to {values.max():g})"
+
+
+def _ages(patients: pd.DataFrame) -> str:
+    ages = (
+        pd.to_numeric(patients["age"], errors="coerce").dropna()
+        if "age" in patients
+        else pd.Series(dtype=float)
+    )
+    return MISSING if ages.empty else f"{_spread(ages)}{_unknown(len(patients) - len(ages))}"
+
+
+def _sexes(patients: pd.DataFrame) -> str:
+    if "sex" not in patients:
+        return MISSING
+    known = patients["sex"].dropna().astype(str)
+    known = known[known.ne("")]
+    counts = ", ".join(
+        f"{name} {n} ({n / len(known):.0%})" for name, n in sorted(known.value_counts().items())
+    )
+    return f"{counts}{_unknown(len(patients) - len(known))}" if counts else MISSING
+
+
+def _unknown(n: int) -> str:
+    return f"; {MISSING} in {n}" if n else ""
+
+
+def counts_table(
+    counts: pd.DataFrame, classes: Sequence[str], title: str, sources: Mapping[str, str], leaky: bool = False
+) -> Table:
+    """Return the sizes of the folds: patients (images) by fold, partition and class."""
+    order = {name: i for i, name in enumerate(("train", "validation", "test"))}
+    rows = []
+    grouped = counts.groupby(["fold", "partition"], sort=False)
+    for (fold, partition), part in sorted(grouped, key=lambda g: (g[0][0], order.get(g[0][1], 9))):
+        cells = {
+            r["label"]: f"{whole(r['n_patients'])} ({whole(r['n_cases'])})" for r in part.to_dict("records")
+        }
+        rows.append([whole(fold), str(partition), *(cells.get(c, "0 (0)") for c in classes)])
+    return Table(
+        title,
+        ["fold", "partition", *classes],
+        rows,
+        range(2, 2 + len(classes)),
+        ["Cells: patients (images)."],
+        sources,
+        leaky,
+    )
+
+
+def confusion_table(
+    counts: pd.DataFrame, noun: str, title: str, sources: Mapping[str, str], leaky: bool = False
+) -> Table:
+    """Return a confusion matrix (index: reference, columns: predicted) as counts of `noun` with row percentages."""
+    body = []
+    for name, row in zip(counts.index, counts.to_numpy(), strict=True):
+        total = row.sum()
+        cells = [f"{v} ({100 * v / total:.0f} %)" if total else str(v) for v in row]
+        body.append([str(name), *cells, str(total)])
+    header = ["reference", *(str(c).replace("_", " ") for c in counts.columns), "total"]
+    notes = [f"Rows: reference; columns: index test. Counts are {noun}; percentages are of the row."]
+    return Table(title, header, body, range(1, len(header)), notes, sources, leaky)
+
+
+def headline(endpoint: str) -> Sequence[tuple[str, str]]:
+    """Return the (metric, class) pairs that comparisons print for an endpoint."""
+    return HEADLINE_CLASSES if endpoint == CLASSES else HEADLINE_BINARY
+
+
+def metric_title(metric: str, name: str) -> str:
+    """Return a metric's name for a heading, such as ``AUC (macro)``."""
+    return METRICS.get(metric, metric) + (f" ({name})" if name else "")
+
+
+def comparison_table(
+    rows: Mapping[Sequence[str] | str, tuple[pd.DataFrame | None, pd.DataFrame | None]],
+    what: str,
+    endpoint: str,
+    unit: str,
+    title: str,
+    sources: Mapping[str, str],
+    notes: Sequence[str] = (),
+    leaky: bool = False,
+) -> Table:
+    """Return one line for each name in `rows` (its metrics and warnings) with the endpoint's headline metrics."""
+    body = []
+    for name, (metrics, warnings) in rows.items():
+        line = [str(name)]
+        n = None
+        for metric, of in headline(endpoint):
+            row = primary_row(metrics, endpoint, unit, metric, of)
+            n = row["n_patients"] if row and n is None else n
+            line.append(estimate_with_interval(row, warnings_of(warnings, endpoint, unit, metric, of)))
+        body.append([line[0], MISSING if n is None else whole(n), *line[1:]])
+    header = [what, "patients", *(metric_title(*pair) for pair in headline(endpoint))]
+    return Table(title, header, body, [1], notes, sources, leaky)
+
+
+def optimism_table(optimism: pd.DataFrame, title: str, sources: Mapping[str, str]) -> Table:
+    """Return the published protocol's estimates beside the sound one's, and their difference."""
+    body = []
+    for row in optimism.to_dict("records"):
+        sides = []
+        for side in ("leaky", "sound"):
+            values = {"estimate": row[side], "low": row[f"{side}_low"], "high": row[f"{side}_high"]}
+            shown = number(row[side])
+            if values["low"] == values["low"]:
+                shown += f" ({interval(values)})"
+            sides += [shown, whole(row[f"{side}_n_patients"])]
+        name = METRICS.get(row["metric"], row["metric"])
+        body.append(
+            [name, row["class"] or "–", row["endpoint"], row["unit"], *sides, number(row["optimism"])]
+        )
+    header = [
+        "metric",
+        "class",
+        "endpoint",
+        "unit",
+        "as published",
+        "patients",
+        "sound",
+        "patients",
+        "difference",
+    ]
+    return Table(
+        title, header, body, (4, 5, 6, 7, 8), ["Difference: as published minus sound."], sources, True
+    )
