@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import real_data
-from real_data import ROOT, WHITE_CELLS, convert, missing
+from real_data import ROOT, STUDIES, WHITE_CELLS, convert, missing
+
+from marrowflow.config import read_study
 
 SHARED = ROOT.parent / "shared" / "data"
 
@@ -78,6 +80,21 @@ def test_a_limited_slice_is_the_same_each_time_and_spread_over_patients(malaria,
     convert("malaria", SHARED, tmp_path / "again", limit_per_class=150)
     again = tmp_path / "again/nih/manifest.csv"
     assert again.read_bytes() == (malaria / "nih/manifest.csv").read_bytes()
+
+
+@pytest.mark.parametrize("key", STUDIES)
+def test_the_studies_name_what_the_converter_writes(key, tmp_path):
+    _need(key)
+    study = read_study(ROOT / f"resources/studies/{key}.yaml")
+    table = _read(convert(key, SHARED, tmp_path / "data" / key, limit_per_class=10), sep="\t")
+
+    assert (study.study.key, study.cohorts) == (key, f"data/{key}/cohorts.tsv")
+    development = _read(Path(table.loc[table["role"] == "development", "manifest"].item()))
+    assert set(development["label"]) == set(study.classes)
+    if study.splits.as_published is not None:
+        assert set(development[study.splits.as_published.column]) == {"train", "test"}
+    laid = [model.weights for model in study.models.values() if model.weights.startswith("data/")]
+    assert all((tmp_path / weights).is_file() for weights in laid)
 
 
 def test_missing_material_is_named(tmp_path, capsys):
