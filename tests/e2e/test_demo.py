@@ -204,7 +204,7 @@ def test_a_page_stands_by_itself_and_its_links_lead_to_files(finished, page):
 def test_the_flow_diagram_counts_the_patients_of_the_manifest(finished):
     for cohort in ("beta", "gamma"):
         patients = manifest(finished, cohort)["patient_id"].nunique()
-        flow = (finished / "results/demo/external" / cohort / "figures/flow.json").read_text()
+        flow = (finished / "results/demo/external" / cohort / f"figures/flow_{cohort}.json").read_text()
         assert re.search(rf"\b{patients}\b", flow)
 
 

@@ -73,7 +73,12 @@ rule lock_choices:
     input:
         raw="results/<study>/predictions/{protocol}/{model}/{colour}/out_of_fold.parquet",
     output:
-        lock="results/<study>/locked/{protocol}/{model}/{colour}/threshold.json",
+        lock=report(
+            "results/<study>/locked/{protocol}/{model}/{colour}/threshold.json",
+            caption="../report/threshold.rst",
+            category="Locked choices",
+            labels={"model": "{model}", "colour": "{colour}", "protocol": "{protocol}"},
+        ),
         predictions="results/<study>/predictions/{protocol}/{model}/{colour}/development/predictions.parquet",
     log:
         "results/<study>/logs/lock_choices/{protocol}/{model}/{colour}.log",

@@ -26,7 +26,7 @@ rule report_cohort:
             category="Reports",
             labels={"report": "external validation", "cohort": "{cohort}"},
         ),
-        flow="results/<study>/external/{cohort}/figures/flow.json",
+        figures=directory("results/<study>/external/{cohort}/figures"),
     log:
         "results/<study>/logs/report_cohort/{cohort}.log",
     benchmark:
@@ -106,7 +106,7 @@ rule report_study:
             category="Reports",
             labels={"report": "study"},
         ),
-        flow="results/<study>/report/figures/flow.json",
+        figures=directory("results/<study>/report/figures"),
     log:
         "results/<study>/logs/report_study.log",
     benchmark:
