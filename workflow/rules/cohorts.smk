@@ -20,6 +20,6 @@ rule ingest_cohort:
         options=options("classes", "intake"),
         label_map=f"--label-map {LABEL_MAP}" if LABEL_MAP else "",
     shell:
-        "{MARROWFLOW} cohorts.intake --options {params.options:q} --cohort {wildcards.cohort}"
+        "python -m marrowflow cohorts.intake --options {params.options:q} --cohort {wildcards.cohort}"
         " --manifest {input.manifest} {params.label_map} --threads {threads}"
         " --out {output.inventory} 2> {log}"

@@ -20,8 +20,6 @@ from marrowflow.provenance import code_digest
 # Snakemake drops PYTHONPATH for jobs in conda environments; the prefix brings the package back.
 shell.prefix(f"set -euo pipefail; export PYTHONPATH='{PACKAGE_PATH}'; ")
 
-MARROWFLOW = "python -m marrowflow"
-
 IndexTest = namedtuple("IndexTest", ["model", "colour"])
 
 try:
@@ -63,8 +61,6 @@ PICTURES = [
     for colour in STUDY.colour
     if STUDY.augmentation.materialise
 ]
-# Where results go, for params; in paths of files the pathvar <study> says the same.
-RESULTS = f"results/{STUDY.study.key}"
 
 
 pathvars:

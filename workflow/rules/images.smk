@@ -23,7 +23,7 @@ rule correct_cohort:
         images=lookup(dpath="{cohort}/folder", within=COHORTS),
         folder=subpath(output.store, parent=True),
     shell:
-        "{MARROWFLOW} images.correct --options {params.options:q} --inventory {input.inventory}"
+        "python -m marrowflow images.correct --options {params.options:q} --inventory {input.inventory}"
         " --images {params.images} --threads {threads} --out {params.folder} 2> {log}"
 
 
@@ -47,7 +47,7 @@ rule plan_augmentation:
         code=code("images.augment"),
         options=options("augmentation", "classes"),
     shell:
-        "{MARROWFLOW} images.augment --options {params.options:q} --folds {input.folds}"
+        "python -m marrowflow images.augment --options {params.options:q} --folds {input.folds}"
         " --fold {wildcards.fold} --out {output.plan} 2> {log}"
 
 
@@ -77,7 +77,7 @@ rule draw_contact_sheet:
         code=code("images.contact_sheet"),
         options=options("augmentation", "classes"),
     shell:
-        "{MARROWFLOW} images.contact_sheet --options {params.options:q} --plan {input.plan}"
+        "python -m marrowflow images.contact_sheet --options {params.options:q} --plan {input.plan}"
         " --stores {input.stores} --out {output.sheet} 2> {log}"
 
 
@@ -102,5 +102,5 @@ rule materialise_plan:
         code=code("images.materialise"),
         options=options("augmentation"),
     shell:
-        "{MARROWFLOW} images.materialise --options {params.options:q} --plan {input.plan}"
+        "python -m marrowflow images.materialise --options {params.options:q} --plan {input.plan}"
         " --stores {input.stores} --out {output.pictures} 2> {log}"

@@ -31,9 +31,9 @@ rule train_fold:
         code=code("learning.train"),
         options=options("augmentation", "classes", "model"),
         folder=subpath(output.weights, parent=True),
-        state=f"{RESULTS}/state/train_fold/{{protocol}}/{{model}}/{{colour}}/{{fold}}",
+        state=f"results/{STUDY.study.key}/state/train_fold/{{protocol}}/{{model}}/{{colour}}/{{fold}}",
     shell:
-        "{MARROWFLOW} learning.train --options {params.options:q} --fold {wildcards.fold}"
+        "python -m marrowflow learning.train --options {params.options:q} --fold {wildcards.fold}"
         " --folds {input.folds} --plan {input.plan} --stores {input.stores}"
         " --state {params.state} --out {params.folder} 2> {log}"
 
@@ -63,7 +63,7 @@ rule predict_development:
         code=code("learning.predict"),
         options=options("classes", "model"),
     shell:
-        "{MARROWFLOW} learning.predict --options {params.options:q} --models {input.models}"
+        "python -m marrowflow learning.predict --options {params.options:q} --models {input.models}"
         " --folds {input.folds} --inventories {input.inventories} --stores {input.stores}"
         " --index-test {wildcards.model}-{wildcards.colour} --out {output.raw} 2> {log}"
 
@@ -94,7 +94,7 @@ rule lock_choices:
         code=code("learning.lock"),
         options=options("calibration", "classes", "endpoints", "scheme", "threshold", "units"),
     shell:
-        "{MARROWFLOW} learning.lock --options {params.options:q} --raw {input.raw}"
+        "python -m marrowflow learning.lock --options {params.options:q} --raw {input.raw}"
         " --index-test {wildcards.model}-{wildcards.colour} --protocol {wildcards.protocol}"
         " --out {output.lock} --predictions {output.predictions} 2> {log}"
 
@@ -127,6 +127,6 @@ rule predict_external:
         code=code("learning.predict_external"),
         options=options("classes", "model"),
     shell:
-        "{MARROWFLOW} learning.predict_external --options {params.options:q} --models {input.models}"
+        "python -m marrowflow learning.predict_external --options {params.options:q} --models {input.models}"
         " --inventory {input.inventory} --store {input.store} --lock {input.lock}"
         " --index-test {wildcards.model}-{wildcards.colour} --out {output.predictions} 2> {log}"

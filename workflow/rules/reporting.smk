@@ -46,10 +46,10 @@ rule report_cohort:
         ),
         hospital=lookup(dpath="{cohort}/hospital", within=COHORTS),
         source=lookup(dpath="{cohort}/source", within=COHORTS),
-        results=RESULTS,
+        results=subpath(output.page, ancestor=3),
         folder=subpath(output.page, parent=True),
     shell:
-        "{MARROWFLOW} reporting.external --options {params.options:q} --results {params.results}"
+        "python -m marrowflow reporting.external --options {params.options:q} --results {params.results}"
         " --cohort {wildcards.cohort} --hospital {params.hospital:q} --source {params.source:q}"
         " --out {params.folder} 2> {log}"
 
@@ -136,10 +136,10 @@ rule report_study:
             "training",
             "units",
         ),
-        results=RESULTS,
+        results=subpath(output.page, ancestor=2),
         folder=subpath(output.page, parent=True),
     shell:
-        "{MARROWFLOW} reporting.study --options {params.options:q} --results {params.results}"
+        "python -m marrowflow reporting.study --options {params.options:q} --results {params.results}"
         " --cohorts {input.cohorts} --out {params.folder} 2> {log}"
 
 
@@ -181,7 +181,7 @@ rule describe_run:
     params:
         code=code("crate"),
         options=options(*type(STUDY).model_fields),
-        root=RESULTS,
+        root=subpath(output.crate, parent=True),
     shell:
-        "{MARROWFLOW} crate --options {params.options:q} --root {params.root}"
+        "python -m marrowflow crate --options {params.options:q} --root {params.root}"
         " --configuration {output.configuration} --out {output.crate} {input} 2> {log}"

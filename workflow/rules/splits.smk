@@ -24,7 +24,7 @@ rule split_patients:
         code=code("splits.partition"),
         options=options("classes", "distance", "splits"),
     shell:
-        "{MARROWFLOW} splits.partition --options {params.options:q} --protocol {wildcards.protocol}"
+        "python -m marrowflow splits.partition --options {params.options:q} --protocol {wildcards.protocol}"
         " --inventories {input.inventories} --out {output.folds} --counts {output.counts} 2> {log}"
 
 
@@ -50,7 +50,7 @@ rule check_leakage:
         code=code("splits.leakage"),
         options=options("distance", "splits"),
     shell:
-        "{MARROWFLOW} splits.leakage --options {params.options:q} --protocol {wildcards.protocol}"
+        "python -m marrowflow splits.leakage --options {params.options:q} --protocol {wildcards.protocol}"
         " --folds {input.folds} --inventories {input.inventories} --plans {input.plans}"
         " --out {output.gate} 2> {log}"
 
@@ -76,5 +76,5 @@ rule check_external:
         code=code("splits.external_gate"),
         options=options("distance"),
     shell:
-        "{MARROWFLOW} splits.external_gate --options {params.options:q}"
+        "python -m marrowflow splits.external_gate --options {params.options:q}"
         " --development {input.development} --external {input.external} --out {output.gate} 2> {log}"

@@ -35,7 +35,7 @@ rule measure_accuracy:
         options=options("accuracy", "classes", "endpoints", "units"),
         folder=subpath(output.metrics, parent=True),
     shell:
-        "{MARROWFLOW} statistics.accuracy --options {params.options:q} --predictions {input.predictions}"
+        "python -m marrowflow statistics.accuracy --options {params.options:q} --predictions {input.predictions}"
         " --lock {input.lock} --out {params.folder} 2> {log}"
 
 
@@ -64,5 +64,5 @@ rule compare_protocols:
     params:
         code=code("splits.optimism"),
     shell:
-        "{MARROWFLOW} splits.optimism --published {input.published} --sound {input.sound}"
+        "python -m marrowflow splits.optimism --published {input.published} --sound {input.sound}"
         " --out {output.table} 2> {log}"

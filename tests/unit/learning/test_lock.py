@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from marrowflow.errors import UserError
-from marrowflow.learning.lock import Options, digest_of, lock_choices, main, read_lock
+from marrowflow.learning.lock import Options, lock_choices, main
+from marrowflow.statistics.decision import digest_of, read_lock
 
 CLASSES = ["ill", "well"]
 

@@ -6,7 +6,6 @@ Cohorts: alpha (development), beta (external, smears named), gamma (external, su
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from marrowflow.images.store import StoreWriter
 from marrowflow.predictions import check_predictions, write_predictions
 from marrowflow.splits.optimism import optimism_table
 from marrowflow.statistics.accuracy import measure
+from marrowflow.statistics.decision import digest_of
 
 CLASSES = ["healthy", "AML", "ALL", "CML"]
 POSITIVE = ["AML", "ALL", "CML"]
@@ -286,7 +286,7 @@ def _lock(protocol: str, test: str) -> dict[str, Any]:
         "rule": {"rule": "youden", "value": None},
         "fitted_on": "out-of-fold test predictions",
     }
-    return {**lock, "digest": hashlib.sha256(json.dumps(lock, sort_keys=True).encode()).hexdigest()}
+    return {**lock, "digest": digest_of(lock)}
 
 
 def _history(rng: np.random.Generator) -> pd.DataFrame:

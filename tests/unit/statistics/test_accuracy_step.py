@@ -12,6 +12,7 @@ from marrowflow.errors import UserError
 from marrowflow.statistics.accuracy import main
 from marrowflow.statistics.bootstrap import draw_weights
 from marrowflow.statistics.cases import Sample
+from marrowflow.statistics.decision import digest_of
 from marrowflow.statistics.evaluation import evaluate_binary, evaluate_classes
 
 ORACLE = Path(__file__).parents[4] / "shared" / "oracles" / "clustered_small.csv"
@@ -194,16 +195,13 @@ def test_seed_decides_every_byte(tmp_path):
 
 def test_lock_decides_at_its_unit(tmp_path):
     table = three_classes()
-    (tmp_path / "threshold.json").write_text(
-        json.dumps(
-            {
-                "index_test": "net-raw",
-                "endpoints": {
-                    "aml": {"positive": ["AML"], "patient": {"threshold": 0.2}, "case": {"threshold": 0.7}}
-                },
-            }
-        )
-    )
+    lock = {
+        "index_test": "net-raw",
+        "endpoints": {
+            "aml": {"positive": ["AML"], "patient": {"threshold": 0.2}, "case": {"threshold": 0.7}}
+        },
+    }
+    (tmp_path / "threshold.json").write_text(json.dumps({**lock, "digest": digest_of(lock)}))
     tables = run(tmp_path, table, "--positive", "AML", "--lock", str(tmp_path / "threshold.json"))
     of_case = ((table["p_AML"] >= 0.7) & (table["truth"] == "AML")).sum()
     assert primary(tables, "sensitivity", unit="case")["numerator"] == str(of_case)

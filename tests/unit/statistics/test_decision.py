@@ -88,3 +88,9 @@ def test_file_that_is_no_lock_is_refused(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=r"threshold\.json"):
             read_lock(path)
+
+
+def test_an_unfitted_cut_off_is_an_error_and_not_a_number():
+    lock = {"endpoints": {"aml": {"positive": ["AML"], "patient": None, "case": {"threshold": 0.5}}}}
+    with pytest.raises(UserError, match="no cut-off for endpoint 'aml' and unit 'patient'"):
+        locked_threshold(lock, "aml", ["AML"], "patient")

@@ -11,8 +11,6 @@ Cut-offs are fitted on the same calibrated probabilities that the table of devel
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,7 +34,7 @@ from marrowflow.errors import UserError
 from marrowflow.files import write_json
 from marrowflow.predictions import ENSEMBLE, PROBABILITY, write_predictions
 from marrowflow.statistics.calibration import apply_temperature, fit_temperature
-from marrowflow.statistics.decision import fit_threshold
+from marrowflow.statistics.decision import digest_of, fit_threshold
 
 log = logging.getLogger(__name__)
 
@@ -117,30 +115,6 @@ def lock_choices(
 def calibrated(probabilities: np.ndarray, temperature: float | None) -> np.ndarray:
     """Return the probabilities at a temperature; None, where none was fitted, leaves them."""
     return probabilities if temperature is None else apply_temperature(probabilities, temperature)
-
-
-def digest_of(lock: dict[str, Any]) -> str:
-    """Return the SHA-256 of a lock without its digest, as canonical JSON (sorted keys, no spaces, UTF-8)."""
-    rest = {key: value for key, value in lock.items() if key != "digest"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def read_lock(path: Path) -> dict[str, Any]:
-    """Read a ``threshold.json``; raise `UserError` where it was changed after it was signed."""
-    try:
-        lock = json.loads(Path(path).read_text(encoding="utf-8"))
-        signed = lock["digest"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a file of locked choices ({error}); run learning.lock again"
-        ) from error
-    if signed != digest_of(lock):
-        raise UserError(
-            f"{path} was changed after it was locked: its digest does not fit. Choices are made on development data "
-            "only; delete the file and run learning.lock again"
-        )
-    return lock
 
 
 def _one_row_a_case(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:

@@ -18,8 +18,9 @@ from marrowflow.errors import UserError
 from marrowflow.learning.batches import PackedPixels
 from marrowflow.learning.device import choose_device
 from marrowflow.learning.ensemble import answered, load_networks, mean_probabilities, truth_of
-from marrowflow.learning.lock import calibrated, read_lock
+from marrowflow.learning.lock import calibrated
 from marrowflow.predictions import ENSEMBLE, write_predictions
+from marrowflow.statistics.decision import read_lock
 
 
 class Options(Section):

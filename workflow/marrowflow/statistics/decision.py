@@ -6,6 +6,7 @@ scores, so that another machine's rounding moves nobody across.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,14 +73,26 @@ def fit_threshold(scores: ArrayLike, positive: ArrayLike, rule: Threshold) -> fl
     return float(cuts[order[-1]])
 
 
+def digest_of(lock: dict[str, Any]) -> str:
+    """Return the SHA-256 of a lock without its digest, as canonical JSON (sorted keys, no spaces, UTF-8)."""
+    rest = {key: value for key, value in lock.items() if key != "digest"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def read_lock(path: Path) -> dict[str, Any]:
-    """Read a ``threshold.json``; raise `UserError` where it is not one."""
+    """Read a ``threshold.json``; raise `UserError` where it is not one, or was changed after it was signed."""
     try:
         lock = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON: {error}; write it anew with learning.lock") from error
     if not isinstance(lock, dict) or not isinstance(lock.get("endpoints"), dict):
         raise UserError(f"{path} holds no locked cut-offs: expected an object with 'endpoints'")
+    if lock.get("digest") != digest_of(lock):
+        raise UserError(
+            f"{path} was changed after it was locked: its digest does not fit. Choices are made on development data "
+            "only; delete the file and run learning.lock again"
+        )
     return lock
 
 
@@ -99,7 +112,8 @@ def locked_threshold(lock: dict[str, Any], endpoint: str, positive: Sequence[str
             f"endpoint {endpoint!r} was locked for {lock['endpoints'][name].get('positive')}, "
             f"not for {list(positive)}: a cut-off belongs to the classes that it was fitted for"
         )
-    threshold = lock["endpoints"][name].get(unit, {}).get("threshold")
+    # null where it was not fitted: patients with images of both kinds have no truth of their own
+    threshold = (lock["endpoints"][name].get(unit) or {}).get("threshold")
     if not isinstance(threshold, int | float):
         raise UserError(f"the lock has no cut-off for endpoint {name!r} and unit {unit!r}")
     return float(threshold)
