@@ -75,8 +75,17 @@ def existing_file(text: str) -> Path:
     return path
 
 
-def folder_of(text: str) -> Path:
-    """``type=`` for an argument that names a folder, by itself or by a file in it (rules know files only)."""
+def add_folders(parser: argparse.ArgumentParser, flag: str, what: str) -> None:
+    """Add an argument for one or more folders, each named by itself or by files in it.
+
+    Rules know files, not folders: several files of one folder name it once.
+    """
+    parser.add_argument(
+        flag, type=_folder_of, nargs="+", action=_UniqueFolders, required=True, metavar="DIR", help=what
+    )
+
+
+def _folder_of(text: str) -> Path:
     path = Path(text)
     if path.is_file():
         return path.parent
@@ -85,9 +94,6 @@ def folder_of(text: str) -> Path:
     raise argparse.ArgumentTypeError(f"no such file or folder: {path}")
 
 
-class UniqueFolders(argparse.Action):
-    """``action=`` for a list of folders of which several files are named: each folder once, in order."""
-
+class _UniqueFolders(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
-        """Store the folders of ``values``, which `folder_of` has read."""
         setattr(namespace, self.dest, list(dict.fromkeys(values)))

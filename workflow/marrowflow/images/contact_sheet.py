@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from marrowflow.cli import UniqueFolders, existing_file, folder_of, step_parser
+from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import Augmentation, ClassName, Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import written_whole
@@ -139,15 +139,7 @@ def main(argv: Sequence[str]) -> None:
         "images.contact_sheet", "Draw a sheet of example images with each transform of a plan."
     )
     parser.add_argument("--plan", type=existing_file, required=True, help="plan.parquet of images.augment")
-    parser.add_argument(
-        "--stores",
-        type=folder_of,
-        nargs="+",
-        action=UniqueFolders,
-        required=True,
-        metavar="DIR",
-        help="packed pixels of the development cohorts",
-    )
+    add_folders(parser, "--stores", "packed pixels of the development cohorts")
     parser.add_argument("--out", type=Path, required=True, help="sheet.png")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from marrowflow.cli import UniqueFolders, existing_file, folder_of, progress, step_parser
+from marrowflow.cli import add_folders, existing_file, progress, step_parser
 from marrowflow.config import Augmentation, Section, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.images.augment import apply
@@ -99,15 +99,7 @@ def main(argv: Sequence[str]) -> None:
     """Write a plan's pictures into a new folder."""
     parser = step_parser("images.materialise", "Write the augmented pictures of a plan as PNG files.")
     parser.add_argument("--plan", type=existing_file, required=True, help="plan.parquet of images.augment")
-    parser.add_argument(
-        "--stores",
-        type=folder_of,
-        nargs="+",
-        action=UniqueFolders,
-        required=True,
-        metavar="DIR",
-        help="packed pixels of the development cohorts",
-    )
+    add_folders(parser, "--stores", "packed pixels of the development cohorts")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the pictures")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)

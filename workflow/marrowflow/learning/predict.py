@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from marrowflow.cli import UniqueFolders, existing_file, folder_of, step_parser
+from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import ClassName, Model, Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
@@ -102,30 +102,14 @@ def _refuse_other_folds(networks: Sequence[Network], folds: pd.DataFrame) -> Non
 def main(argv: Sequence[str]) -> None:
     """Predict the development cohorts out of fold."""
     parser = step_parser("learning.predict", "Predict development cases by networks that did not see them.")
-    parser.add_argument(
-        "--models",
-        type=folder_of,
-        nargs="+",
-        action=UniqueFolders,
-        required=True,
-        metavar="DIR",
-        help="folder of each fold's network",
-    )
+    add_folders(parser, "--models", "folder of each fold's network")
     parser.add_argument(
         "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
     )
     parser.add_argument(
         "--inventories", type=existing_file, nargs="+", required=True, help="inventory.parquet of each cohort"
     )
-    parser.add_argument(
-        "--stores",
-        type=folder_of,
-        nargs="+",
-        action=UniqueFolders,
-        required=True,
-        metavar="DIR",
-        help="packed pixels of the development cohorts",
-    )
+    add_folders(parser, "--stores", "packed pixels of the development cohorts")
     parser.add_argument("--index-test", required=True, help="name of the index test, <model>-<colour>")
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     args = parser.parse_args(argv)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from marrowflow.cli import UniqueFolders, existing_file, folder_of, step_parser
+from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import ClassName, Model, Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.learning.batches import PackedPixels
@@ -79,27 +79,11 @@ def predict_external(
 def main(argv: Sequence[str]) -> None:
     """Predict one external cohort."""
     parser = step_parser("learning.predict_external", "Predict an external cohort by the locked networks.")
-    parser.add_argument(
-        "--models",
-        type=folder_of,
-        nargs="+",
-        action=UniqueFolders,
-        required=True,
-        metavar="DIR",
-        help="folder of each fold's network",
-    )
+    add_folders(parser, "--models", "folder of each fold's network")
     parser.add_argument(
         "--inventory", type=existing_file, required=True, help="inventory.parquet of the cohort"
     )
-    parser.add_argument(
-        "--store",
-        type=folder_of,
-        nargs="+",
-        action=UniqueFolders,
-        required=True,
-        metavar="DIR",
-        help="packed pixels of the cohort",
-    )
+    add_folders(parser, "--store", "packed pixels of the cohort")
     parser.add_argument("--lock", type=existing_file, required=True, help="threshold.json of learning.lock")
     parser.add_argument("--index-test", required=True, help="name of the index test, <model>-<colour>")
     parser.add_argument("--out", type=Path, required=True, help="table to write")

@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from marrowflow.cli import UniqueFolders, existing_file, folder_of, step_parser
+from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import Augmentation, ClassName, Model, Section, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import sha256_of, write_json, write_table
@@ -342,15 +342,7 @@ def main(argv: Sequence[str]) -> None:
         "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
     )
     parser.add_argument("--plan", type=existing_file, help="plan.parquet; left out: each training image once")
-    parser.add_argument(
-        "--stores",
-        type=folder_of,
-        nargs="+",
-        action=UniqueFolders,
-        required=True,
-        metavar="DIR",
-        help="packed pixels of the development cohorts",
-    )
+    add_folders(parser, "--stores", "packed pixels of the development cohorts")
     parser.add_argument(
         "--state", type=Path, required=True, metavar="DIR", help="this job's own folder for resuming"
     )
