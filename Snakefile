@@ -3,8 +3,8 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-# A study given by --configfile is complete: the demo's sections must not shine through it.
-if "study" not in config:
+# A study given by --configfile is complete: nothing of the demo may shine through it.
+if not workflow.configfiles:
 
     configfile: "config.yaml"
 

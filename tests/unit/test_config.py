@@ -9,7 +9,6 @@ import yaml
 
 from marrowflow import reference
 from marrowflow.config import (
-    BY_WILDCARD,
     Study,
     derived_sections,
     load_study,
@@ -69,6 +68,11 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_known_one(sectio
         ({"classes": ["healthy"]}, "classes"),
         ({"classes": ["healthy", "healthy"]}, "stands twice"),
         ({"classes": ["healthy", "missing"]}, "reserved"),
+        ({"classes": ["healthy", "macro"]}, "averages"),
+        ({"classes": ["healthy", "NaN"]}, "reads like a missing value"),
+        ({"classes": ["healthy", "AML "]}, "ends in a space"),
+        ({"models": {"net": {"network": "x", "colours": []}}}, "models.net.colours"),
+        ({"splits": {"scheme": "holdout", "validation": 0}}, "validation: 0 leaves none"),
         ({"endpoints": {"any": {"positive": ["AMLL"]}}}, "did you mean 'AML'?"),
         ({"endpoints": {"any": {"positive": ["AML", "healthy"]}}}, "nothing is left to be negative"),
         (
@@ -152,6 +156,36 @@ def test_editing_one_model_leaves_the_others_option_string():
         assert (len(strings) == 1) is same
 
 
+def test_another_colour_recipe_leaves_the_option_strings_of_the_first():
+    colours = {"raw": {}, "corrected": {"method": "reflection_median"}}
+    one = load_study(changed(colour=colours, models={"net": {"network": "x", "colours": ["raw"]}}))
+    two = load_study(
+        changed(colour=colours, models={"net": {"network": "x", "colours": ["raw", "corrected"]}})
+    )
+    job = {"model": "net", "colour": "raw"}
+    assert option_string(one, ["model", "recipe"], job) == option_string(two, ["model", "recipe"], job)
+
+
+def test_a_published_split_beside_the_sound_one_leaves_the_sound_option_string():
+    sound = load_study(changed(splits={"folds": 3}))
+    both = load_study(changed(splits={"folds": 3, "protocol": "as_published", "as_published": {"test": 0.3}}))
+    other = load_study(
+        changed(splits={"folds": 4, "protocol": "as_published", "as_published": {"test": 0.3}})
+    )
+    job = {"protocol": "sound"}
+    assert option_string(sound, ["splits"], job) == option_string(both, ["splits"], job)
+    job = {"protocol": "as_published"}
+    assert option_string(both, ["splits"], job) == option_string(other, ["splits"], job)
+
+
+def test_materialising_pictures_is_no_reason_to_retrain():
+    strings = {
+        option_string(load_study(changed(augmentation={"materialise": wanted})), ["augmentation"], {})
+        for wanted in (True, False)
+    }
+    assert len(strings) == 1
+
+
 def test_every_derived_section_and_scheme_is_known():
     study = load_study(
         changed(splits={"protocol": "as_published", "as_published": {"scheme": "column", "column": "set"}})
@@ -159,7 +193,6 @@ def test_every_derived_section_and_scheme_is_known():
     assert derived_sections(study)["protocols"] == ["as_published", "sound"]
     assert [scheme_of(study, p) for p in study.splits.protocols] == ["column", "kfold"]
     assert study.fold_names == {"as_published": ["0"], "sound": ["0", "1", "2", "3", "4"]}
-    assert "scheme" in BY_WILDCARD
 
 
 @pytest.mark.parametrize("path", [ROOT / "config.yaml", *sorted((ROOT / "resources/studies").glob("*.yaml"))])

@@ -70,7 +70,8 @@ def test_touching_copying_and_line_endings_leave_the_digest(package, tmp_path):
     shutil.copytree(package, elsewhere)
     (elsewhere / "far.py").write_bytes(b"y = 1\r\n")
     (elsewhere / "learning" / "__pycache__").mkdir()
-    (elsewhere / "learning" / "__pycache__" / "train.pyc").write_bytes(b"x")
+    (elsewhere / "learning" / "__pycache__" / "train.cpython-311.pyc.140023").write_bytes(b"x")
+    (elsewhere / "learning" / ".DS_Store").write_bytes(b"x")
     assert code_digest("learning.train", elsewhere) == before
 
 

@@ -156,6 +156,29 @@ def test_another_model_trains_that_model_only(copy):
     assert "correct_cohort" not in jobs
 
 
+def test_another_colour_recipe_of_a_model_trains_that_pair_only(copy):
+    replace(copy / "config.yaml", "    colours: [corrected]\n", "    colours: [corrected, raw]\n")
+    jobs = planned(copy)
+    assert jobs["train_fold"] == FOLDS
+    assert jobs["predict_development"] == 1
+
+
+def test_a_published_split_trains_beside_the_sound_one(copy):
+    replace(
+        copy / "config.yaml",
+        "  protocol: sound\n",
+        "  protocol: as_published\n  as_published: {scheme: holdout, test: 0.25}\n",
+    )
+    jobs = planned(copy)
+    assert jobs["train_fold"] == INDEX_TESTS
+    assert jobs["split_patients"] == 1
+
+
+def test_a_stray_file_in_the_package_runs_nothing(copy):
+    (package(copy, "images") / ".DS_Store").write_bytes(b"x")
+    assert planned(copy) == {}
+
+
 def test_another_threshold_rule_locks_anew_and_trains_nothing(copy):
     replace(copy / "config.yaml", "  rule: youden\n", "  rule: sensitivity\n  value: 0.9\n")
     assert planned(copy) == FROM_LOCK

@@ -101,6 +101,27 @@ def test_a_wrong_cohort_line_names_file_row_and_remedy(fresh):
     assert "extern" in message
 
 
+def test_a_configuration_without_its_study_is_refused_and_not_mixed_with_the_demo(fresh):
+    (fresh / "mine.yaml").write_text("classes: [a, b]\nmodels: {mine: {network: resnet18}}\n")
+    assert "study: this key is needed and not given" in failure(fresh, "--configfile", "mine.yaml")
+
+
+def test_braces_in_a_title_are_only_braces(fresh):
+    replace(fresh / "config.yaml", "  title: Diagnosis of", "  title: Diagnosis {of}")
+    assert planned(fresh)["report_study"] == 1
+
+
+def test_a_path_is_never_run_by_the_shell(fresh):
+    folder = fresh / "my $(touch run) images"
+    folder.mkdir()
+    (folder / "manifest.csv").write_text("image,label\n")
+    add_cohort(fresh, f"delta\texternal\t{folder.name}/manifest.csv\tD\tpainted\n")
+    done = snakemake(fresh, "--cores", "1", "results/demo/cohorts/delta/inventory.parquet", check=False)
+    assert "manifest.csv" in done.stdout
+    assert "no row follows the header" in done.stdout
+    assert not (fresh / "run").exists()
+
+
 def test_a_missing_manifest_is_named(fresh):
     add_cohort(fresh, "delta\texternal\tnowhere/manifest.csv\tD\tpainted\n")
     assert "nowhere/manifest.csv" in failure(fresh)

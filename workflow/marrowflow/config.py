@@ -29,10 +29,13 @@ ClassName = Annotated[str, Field(min_length=1, pattern=r"^[^\s,/].*$")]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 RESERVED_TRUTHS = ("missing", "inconclusive")
+RESERVED_CLASSES = ("macro", "micro")
 RESERVED_COHORTS = ("development", "external", "all")
 
 Unit = Literal["patient", "case"]
 Protocol = Literal["sound", "as_published"]
+LEAKY = "leaky protocol — not comparable"
+"""What every output of the protocol as_published bears."""
 
 
 class Section(BaseModel):
@@ -232,7 +235,7 @@ class Model(Section):
     """imagenet: timm's (downloaded); none: random; otherwise a local file of weights (.safetensors, .pth)."""
     input_size: int | None = Field(default=None, ge=16)
     """Side of the network's input in pixels; null takes the network's own."""
-    colours: list[Identifier] | None = None
+    colours: list[Identifier] | None = Field(default=None, min_length=1)
     """Colour recipes that this model is trained on; null means all."""
     training: Training = Training()
     """This model's training loop: the study's `training:` with what is overridden here."""
@@ -353,9 +356,24 @@ class Study(Section):
             for colour in model.colours or []:
                 if colour not in self.colour:
                     raise ValueError(f"models.{name}.colours: {_not_among(colour, list(self.colour))}")
+        self._something_to_lock_on()
         if self.report.primary is not None and self.report.primary not in self.index_tests:
             raise ValueError(f"report.primary: {_not_among(self.report.primary, self.index_tests)}")
         return self
+
+    def _something_to_lock_on(self) -> None:
+        """Without k folds, choices are made on validation patients: said now, not after the training."""
+        chosen = self.calibration.method != "none" or (self.endpoints and self.threshold.rule != "fixed")
+        rules: list[tuple[str, Splits | AsPublished]] = [("splits", self.splits)]
+        if self.splits.protocol == "as_published" and self.splits.as_published is not None:
+            rules.append(("splits.as_published", self.splits.as_published))
+        for place, rule in rules:
+            if chosen and rule.scheme in ("holdout", "monte_carlo") and rule.validation == 0:
+                raise ValueError(
+                    f"{place}: scheme {rule.scheme} fits calibration and thresholds on validation patients, and "
+                    "validation: 0 leaves none; set a share such as 0.2, or calibration: {method: none} and "
+                    "threshold: {rule: fixed, value: …}"
+                )
 
     @property
     def index_tests(self) -> list[str]:
@@ -423,26 +441,28 @@ def option_string(study: Study, names: Sequence[str], wildcards: Mapping[str, st
     names
         Sections by name; besides those of `Study` the ones of `derived_sections`.
     wildcards
-        The job's wildcards, which pick the model, the colour recipe and the protocol.
+        The job's wildcards. ``model`` and ``colour`` add the sections ``model`` and ``recipe``: one entry of
+        ``models`` and of ``colour``, so that editing one retrains that one only; ``protocol`` adds ``scheme``
+        and narrows ``splits`` to that protocol.
     """
     whole = study.model_dump(mode="json")
-    derived = derived_sections(study)
-    chosen = {}
-    for name in names:
-        if name in PICKED:
-            section, wildcard = PICKED[name]
-            chosen[name] = whole[section][wildcards[wildcard]]
-        elif name == "scheme":
-            chosen[name] = scheme_of(study, wildcards["protocol"])
-        else:
-            chosen[name] = derived[name] if name in derived else whole[name]
-    return json.dumps(chosen, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    known = {**whole, **derived_sections(study)}
+    if "model" in wildcards:
+        # Which colour recipes a model runs on decides which jobs there are, not what any of them makes.
+        known["model"] = {k: v for k, v in whole["models"][wildcards["model"]].items() if k != "colours"}
+    if "colour" in wildcards:
+        known["recipe"] = whole["colour"][wildcards["colour"]]
+    if "protocol" in wildcards:
+        known["scheme"] = scheme_of(study, wildcards["protocol"])
+        known["splits"] = _splits_of(whole["splits"], wildcards["protocol"])
+    return json.dumps({n: known[n] for n in names}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
 
-# One entry of a section, and the wildcard that picks it: editing one model retrains that model only.
-PICKED = {"model": ("models", "model"), "recipe": ("colour", "colour")}
-# Sections whose value depends on the job's wildcards.
-BY_WILDCARD = (*PICKED, "scheme")
+def _splits_of(splits: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """Return what one protocol's division depends on: changing the other must not retrain its networks."""
+    if protocol == "sound":
+        return {key: value for key, value in splits.items() if key not in ("protocol", "as_published")}
+    return {key: splits[key] for key in ("protocol", "as_published", "seed")}
 
 
 def derived_sections(study: Study) -> dict[str, Any]:
@@ -531,3 +551,9 @@ def _refuse_bad_classes(classes: list[str]) -> None:
     for name in classes:
         if name in RESERVED_TRUTHS:
             raise ValueError(f"classes: {name!r} is reserved for cases without a usable reference standard")
+        if name in RESERVED_CLASSES:
+            raise ValueError(f"classes: {name!r} is reserved for averages over classes")
+        if name != name.strip() or name.lower() in ("nan", "null", "none", "na", "n/a"):
+            raise ValueError(
+                f"classes: {name!r} reads like a missing value or ends in a space; choose another name"
+            )

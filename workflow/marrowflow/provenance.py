@@ -15,6 +15,8 @@ from marrowflow.errors import UserError
 PACKAGE = Path(__file__).parent
 NAME = PACKAGE.name
 
+# What counts as code beside Python. By name, so that a stray file of an editor or a file manager retrains nothing.
+TEMPLATES = (".html", ".css")
 # `config` shapes the option strings, and those are compared by themselves: a new section of the
 # configuration must not retrain every network. The package's own __init__ holds its version only.
 NOT_FOLLOWED = ("config.py", "__init__.py")
@@ -112,7 +114,7 @@ def _file_of(parts: Sequence[str], package: Path) -> Path | None:
 
 
 def _data_beside(path: Path, package: Path) -> list[Path]:
-    """Return the files that are not Python below a module's folder; none for the package's own folder."""
+    """Return the templates below a module's folder; none for the package's own folder."""
     if path.parent == package:
         return []
-    return [f for f in path.parent.rglob("*") if f.is_file() and f.suffix not in {".py", ".pyc"}]
+    return [f for f in path.parent.rglob("*") if f.suffix in TEMPLATES and not f.name.startswith(".")]

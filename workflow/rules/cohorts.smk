@@ -18,8 +18,8 @@ rule ingest_cohort:
     params:
         code=code("cohorts.intake"),
         options=options("classes", "intake"),
-        label_map=f"--label-map {LABEL_MAP}" if LABEL_MAP else "",
+        label_map="--label-map" if LABEL_MAP else "",
     shell:
         "python -m marrowflow cohorts.intake --options {params.options:q} --cohort {wildcards.cohort}"
-        " --manifest {input.manifest} {params.label_map} --threads {threads}"
-        " --out {output.inventory} 2> {log}"
+        " --manifest {input.manifest:q} {params.label_map} {input.label_map:q} --threads {threads}"
+        " --out {output.inventory:q} 2> {log:q}"

@@ -3,6 +3,7 @@
 Parsing only reads: the configuration, the cohort table and the package's sources.
 """
 
+import shlex
 import sys
 from collections import namedtuple
 from pathlib import Path
@@ -13,12 +14,12 @@ sys.path.insert(0, str(PACKAGE_PATH))
 from snakemake.exceptions import WorkflowError
 
 from marrowflow.cohorts.table import read_cohorts
-from marrowflow.config import BY_WILDCARD, load_study, option_string
+from marrowflow.config import load_study, option_string
 from marrowflow.errors import UserError
 from marrowflow.provenance import code_digest
 
 # Snakemake drops PYTHONPATH for jobs in conda environments; the prefix brings the package back.
-shell.prefix(f"set -euo pipefail; export PYTHONPATH='{PACKAGE_PATH}'; ")
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(PACKAGE_PATH))}; ")
 
 IndexTest = namedtuple("IndexTest", ["model", "colour"])
 
@@ -51,8 +52,19 @@ WEIGHTS = {
 # The image whose stain a recipe aims at; none where it has no such target.
 TARGETS = {name: recipe.target or [] for name, recipe in STUDY.colour.items()}
 LABEL_MAP = STUDY.label_map or []
-# The files of a packed store.
-STORE = ["store.json", "index.parquet", "pixels.npy"]
+# What says all about a packed store: store.json holds the checksum of pixels.npy, which may be too large
+# to be compared by content and is therefore asked for, but not watched.
+STORE = ["store.json", "index.parquet"]
+# The tables of `statistics.accuracy` for one index test and one set of patients.
+ACCURACY = ["metrics", "confusion", "roc", "pr", "calibration", "warnings"]
+# What training tells of itself, for all networks of the study.
+TRAINED = [
+    f"results/<study>/training/{protocol}/{test.model}/{test.colour}/{fold}/{name}"
+    for protocol in PROTOCOLS
+    for test in INDEX_TESTS
+    for fold in FOLDS[protocol]
+    for name in ("card.json", "history.csv")
+]
 # The augmented pictures, when the study wants them as files.
 PICTURES = [
     f"results/<study>/augmentation/{protocol}/{fold}/pictures_{colour}"
@@ -76,15 +88,21 @@ wildcard_constraints:
 
 
 def options(*names):
-    """Return the canonical JSON of a rule's sections of the configuration, as a text or for each job."""
-    if any(name in BY_WILDCARD for name in names):
-        return lambda wildcards: option_string(STUDY, names, wildcards)
-    return option_string(STUDY, names, {})
+    """Return an input function for params: the canonical JSON of a rule's sections of the configuration.
+
+    Always a function, because Snakemake would expand braces in a plain text.
+    """
+    return lambda wildcards: option_string(STUDY, names, dict(wildcards.items()))
 
 
 def code(module):
     """Return the digest of a module and of all that it imports in the package."""
     return code_digest(module)
+
+
+def training_threads(wildcards):
+    """Return the threads of a model's training and predictions."""
+    return STUDY.models[wildcards.model].training.threads
 
 
 def folds_of(pattern):

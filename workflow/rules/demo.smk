@@ -19,7 +19,7 @@ rule paint_hospital:
         code=code("demo.paint"),
         folder=subpath(output.manifest, parent=True),
     shell:
-        "python -m marrowflow demo.paint --hospital {wildcards.cohort} --out {params.folder} 2> {log}"
+        "python -m marrowflow demo.paint --hospital {wildcards.cohort} --out {params.folder:q} 2> {log:q}"
 
 
 rule fetch_weights:
@@ -40,4 +40,4 @@ rule fetch_weights:
     params:
         code=code("learning.weights"),
     shell:
-        "python -m marrowflow learning.weights --out {output.weights} 2> {log}"
+        "python -m marrowflow learning.weights --out {output.weights:q} 2> {log:q}"

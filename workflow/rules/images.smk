@@ -23,8 +23,8 @@ rule correct_cohort:
         images=lookup(dpath="{cohort}/folder", within=COHORTS),
         folder=subpath(output.store, parent=True),
     shell:
-        "python -m marrowflow images.correct --options {params.options:q} --inventory {input.inventory}"
-        " --images {params.images} --threads {threads} --out {params.folder} 2> {log}"
+        "python -m marrowflow images.correct --options {params.options:q} --inventory {input.inventory:q}"
+        " --images {params.images:q} --threads {threads} --out {params.folder:q} 2> {log:q}"
 
 
 rule plan_augmentation:
@@ -47,15 +47,16 @@ rule plan_augmentation:
         code=code("images.augment"),
         options=options("augmentation", "classes"),
     shell:
-        "python -m marrowflow images.augment --options {params.options:q} --folds {input.folds}"
-        " --fold {wildcards.fold} --out {output.plan} 2> {log}"
+        "python -m marrowflow images.augment --options {params.options:q} --folds {input.folds:q}"
+        " --fold {wildcards.fold} --out {output.plan:q} 2> {log:q}"
 
 
 rule draw_contact_sheet:
     """Draw what the augmentation plan does to an image of each class."""
     input:
-        plan=f"results/<study>/augmentation/{PROTOCOLS[0]}/0/plan.parquet",
+        plan="results/<study>/augmentation/sound/0/plan.parquet",
         stores=collect("results/<study>/images/{cohort}/{{colour}}/{part}", cohort=DEVELOPMENT, part=STORE),
+        pixels=ancient(collect("results/<study>/images/{cohort}/{{colour}}/pixels.npy", cohort=DEVELOPMENT)),
     output:
         sheet=report(
             "results/<study>/augmentation/contact_sheet_{colour}.png",
@@ -77,8 +78,8 @@ rule draw_contact_sheet:
         code=code("images.contact_sheet"),
         options=options("augmentation", "classes"),
     shell:
-        "python -m marrowflow images.contact_sheet --options {params.options:q} --plan {input.plan}"
-        " --stores {input.stores} --out {output.sheet} 2> {log}"
+        "python -m marrowflow images.contact_sheet --options {params.options:q} --plan {input.plan:q}"
+        " --stores {input.stores:q} --out {output.sheet:q} 2> {log:q}"
 
 
 rule materialise_plan:
@@ -86,6 +87,7 @@ rule materialise_plan:
     input:
         plan="results/<study>/augmentation/{protocol}/{fold}/plan.parquet",
         stores=collect("results/<study>/images/{cohort}/{{colour}}/{part}", cohort=DEVELOPMENT, part=STORE),
+        pixels=ancient(collect("results/<study>/images/{cohort}/{{colour}}/pixels.npy", cohort=DEVELOPMENT)),
     output:
         pictures=directory("results/<study>/augmentation/{protocol}/{fold}/pictures_{colour}"),
     log:
@@ -102,5 +104,5 @@ rule materialise_plan:
         code=code("images.materialise"),
         options=options("augmentation"),
     shell:
-        "python -m marrowflow images.materialise --options {params.options:q} --plan {input.plan}"
-        " --stores {input.stores} --out {output.pictures} 2> {log}"
+        "python -m marrowflow images.materialise --options {params.options:q} --plan {input.plan:q}"
+        " --stores {input.stores:q} --out {output.pictures:q} 2> {log:q}"

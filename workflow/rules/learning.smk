@@ -5,16 +5,11 @@ rule train_fold:
         gate="results/<study>/splits/{protocol}/gate.json",
         plan="results/<study>/augmentation/{protocol}/{fold}/plan.parquet",
         stores=collect("results/<study>/images/{cohort}/{{colour}}/{part}", cohort=DEVELOPMENT, part=STORE),
+        pixels=ancient(collect("results/<study>/images/{cohort}/{{colour}}/pixels.npy", cohort=DEVELOPMENT)),
         weights=lookup(dpath="{model}", within=WEIGHTS),
     output:
         weights="results/<study>/training/{protocol}/{model}/{colour}/{fold}/model.safetensors",
         history="results/<study>/training/{protocol}/{model}/{colour}/{fold}/history.csv",
-        curves=report(
-            "results/<study>/training/{protocol}/{model}/{colour}/{fold}/curves.svg",
-            caption="../report/curves.rst",
-            category="Training",
-            labels={"model": "{model}", "colour": "{colour}", "fold": "{fold}", "protocol": "{protocol}"},
-        ),
         card="results/<study>/training/{protocol}/{model}/{colour}/{fold}/card.json",
     log:
         "results/<study>/logs/train_fold/{protocol}/{model}/{colour}/{fold}.log",
@@ -22,7 +17,7 @@ rule train_fold:
         "results/<study>/benchmarks/train_fold/{protocol}/{model}/{colour}/{fold}.tsv"
     conda:
         "../../envs/train_fold.yaml"
-    threads: STUDY.training.threads
+    threads: training_threads
     resources:
         gpu=1,
         mem_mb=8000,
@@ -34,8 +29,9 @@ rule train_fold:
         state=f"results/{STUDY.study.key}/state/train_fold/{{protocol}}/{{model}}/{{colour}}/{{fold}}",
     shell:
         "python -m marrowflow learning.train --options {params.options:q} --fold {wildcards.fold}"
-        " --folds {input.folds} --plan {input.plan} --stores {input.stores}"
-        " --state {params.state} --out {params.folder} 2> {log}"
+        " --protocol {wildcards.protocol}"
+        " --folds {input.folds:q} --plan {input.plan:q} --stores {input.stores:q}"
+        " --state {params.state:q} --out {params.folder:q} 2> {log:q}"
 
 
 rule predict_development:
@@ -46,6 +42,7 @@ rule predict_development:
         folds="results/<study>/splits/{protocol}/folds.parquet",
         inventories=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=DEVELOPMENT),
         stores=collect("results/<study>/images/{cohort}/{{colour}}/{part}", cohort=DEVELOPMENT, part=STORE),
+        pixels=ancient(collect("results/<study>/images/{cohort}/{{colour}}/pixels.npy", cohort=DEVELOPMENT)),
     output:
         raw="results/<study>/predictions/{protocol}/{model}/{colour}/out_of_fold.parquet",
     log:
@@ -54,7 +51,7 @@ rule predict_development:
         "results/<study>/benchmarks/predict_development/{protocol}/{model}/{colour}.tsv"
     conda:
         "../../envs/predict_development.yaml"
-    threads: STUDY.training.threads
+    threads: training_threads
     resources:
         gpu=1,
         mem_mb=8000,
@@ -63,9 +60,9 @@ rule predict_development:
         code=code("learning.predict"),
         options=options("classes", "model"),
     shell:
-        "python -m marrowflow learning.predict --options {params.options:q} --models {input.models}"
-        " --folds {input.folds} --inventories {input.inventories} --stores {input.stores}"
-        " --index-test {wildcards.model}-{wildcards.colour} --out {output.raw} 2> {log}"
+        "python -m marrowflow learning.predict --options {params.options:q} --models {input.models:q}"
+        " --folds {input.folds:q} --inventories {input.inventories:q} --stores {input.stores:q}"
+        " --index-test {wildcards.model}-{wildcards.colour} --out {output.raw:q} 2> {log:q}"
 
 
 rule lock_choices:
@@ -94,9 +91,9 @@ rule lock_choices:
         code=code("learning.lock"),
         options=options("calibration", "classes", "endpoints", "scheme", "threshold", "units"),
     shell:
-        "python -m marrowflow learning.lock --options {params.options:q} --raw {input.raw}"
+        "python -m marrowflow learning.lock --options {params.options:q} --raw {input.raw:q}"
         " --index-test {wildcards.model}-{wildcards.colour} --protocol {wildcards.protocol}"
-        " --out {output.lock} --predictions {output.predictions} 2> {log}"
+        " --out {output.lock:q} --predictions {output.predictions:q} 2> {log:q}"
 
 
 rule predict_external:
@@ -108,6 +105,7 @@ rule predict_external:
         gate="results/<study>/external/{cohort}/gate.json",
         inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
         store=collect("results/<study>/images/{{cohort}}/{{colour}}/{part}", part=STORE),
+        pixels=ancient("results/<study>/images/{cohort}/{colour}/pixels.npy"),
     output:
         predictions="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/predictions.parquet",
     log:
@@ -118,7 +116,7 @@ rule predict_external:
         cohort="|".join(EXTERNAL) or "(?!)",
     conda:
         "../../envs/predict_external.yaml"
-    threads: STUDY.training.threads
+    threads: training_threads
     resources:
         gpu=1,
         mem_mb=8000,
@@ -127,6 +125,6 @@ rule predict_external:
         code=code("learning.predict_external"),
         options=options("classes", "model"),
     shell:
-        "python -m marrowflow learning.predict_external --options {params.options:q} --models {input.models}"
-        " --inventory {input.inventory} --store {input.store} --lock {input.lock}"
-        " --index-test {wildcards.model}-{wildcards.colour} --out {output.predictions} 2> {log}"
+        "python -m marrowflow learning.predict_external --options {params.options:q} --models {input.models:q}"
+        " --inventory {input.inventory:q} --store {input.store:q} --lock {input.lock:q}"
+        " --index-test {wildcards.model}-{wildcards.colour} --out {output.predictions:q} 2> {log:q}"

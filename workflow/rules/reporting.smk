@@ -4,6 +4,8 @@ rule report_cohort:
         inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
         gate="results/<study>/external/{cohort}/gate.json",
         stores=collect("results/<study>/images/{{cohort}}/{colour}/{part}", colour=STUDY.colour, part=STORE),
+        pixels=ancient(collect("results/<study>/images/{{cohort}}/{colour}/pixels.npy", colour=STUDY.colour)),
+        training=TRAINED,
         locks=collect(
             "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
             protocol=PROTOCOLS,
@@ -15,9 +17,10 @@ rule report_cohort:
             test=INDEX_TESTS,
         ),
         accuracy=collect(
-            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{{cohort}}/metrics.csv",
+            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{{cohort}}/{table}.csv",
             protocol=PROTOCOLS,
             test=INDEX_TESTS,
+            table=ACCURACY,
         ),
     output:
         page=report(
@@ -49,9 +52,9 @@ rule report_cohort:
         results=subpath(output.page, ancestor=3),
         folder=subpath(output.page, parent=True),
     shell:
-        "python -m marrowflow reporting.external --options {params.options:q} --results {params.results}"
+        "python -m marrowflow reporting.external --options {params.options:q} --results {params.results:q}"
         " --cohort {wildcards.cohort} --hospital {params.hospital:q} --source {params.source:q}"
-        " --out {params.folder} 2> {log}"
+        " --out {params.folder:q} 2> {log:q}"
 
 
 rule report_study:
@@ -65,18 +68,16 @@ rule report_study:
             colour=STUDY.colour,
             part=STORE,
         ),
+        pixels=ancient(
+            collect(
+                "results/<study>/images/{cohort}/{colour}/pixels.npy", cohort=COHORTS, colour=STUDY.colour
+            )
+        ),
+        external_gates=collect("results/<study>/external/{cohort}/gate.json", cohort=EXTERNAL),
         folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
         counts=collect("results/<study>/splits/{protocol}/counts.csv", protocol=PROTOCOLS),
         gates=collect("results/<study>/splits/{protocol}/gate.json", protocol=PROTOCOLS),
-        cards=[
-            collect(
-                "results/<study>/training/{protocol}/{test.model}/{test.colour}/{fold}/card.json",
-                protocol=protocol,
-                test=INDEX_TESTS,
-                fold=FOLDS[protocol],
-            )
-            for protocol in PROTOCOLS
-        ],
+        training=TRAINED,
         locks=collect(
             "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
             protocol=PROTOCOLS,
@@ -89,9 +90,10 @@ rule report_study:
             cohort=["development", *EXTERNAL],
         ),
         accuracy=collect(
-            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/metrics.csv",
+            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/{table}.csv",
             protocol=PROTOCOLS,
             test=INDEX_TESTS,
+            table=ACCURACY,
             cohort=["development", *EXTERNAL],
         ),
         optimism=collect(
@@ -139,8 +141,8 @@ rule report_study:
         results=subpath(output.page, ancestor=2),
         folder=subpath(output.page, parent=True),
     shell:
-        "python -m marrowflow reporting.study --options {params.options:q} --results {params.results}"
-        " --cohorts {input.cohorts} --out {params.folder} 2> {log}"
+        "python -m marrowflow reporting.study --options {params.options:q} --results {params.results:q}"
+        " --cohorts {input.cohorts:q} --out {params.folder:q} 2> {log:q}"
 
 
 rule describe_run:
@@ -148,6 +150,14 @@ rule describe_run:
     input:
         page="results/<study>/report/index.html",
         external=collect("results/<study>/external/{cohort}/report.html", cohort=EXTERNAL),
+        inventories=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=COHORTS),
+        folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
+        gates=collect("results/<study>/splits/{protocol}/gate.json", protocol=PROTOCOLS),
+        external_gates=collect("results/<study>/external/{cohort}/gate.json", cohort=EXTERNAL),
+        training=TRAINED,
+        networks=[
+            path.replace("card.json", "model.safetensors") for path in TRAINED if path.endswith("card.json")
+        ],
         locks=collect(
             "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
             protocol=PROTOCOLS,
@@ -160,9 +170,10 @@ rule describe_run:
             cohort=["development", *EXTERNAL],
         ),
         accuracy=collect(
-            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/metrics.csv",
+            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/{table}.csv",
             protocol=PROTOCOLS,
             test=INDEX_TESTS,
+            table=ACCURACY,
             cohort=["development", *EXTERNAL],
         ),
     output:
@@ -183,5 +194,5 @@ rule describe_run:
         options=options(*type(STUDY).model_fields),
         root=subpath(output.crate, parent=True),
     shell:
-        "python -m marrowflow crate --options {params.options:q} --root {params.root}"
-        " --configuration {output.configuration} --out {output.crate} {input} 2> {log}"
+        "python -m marrowflow crate --options {params.options:q} --root {params.root:q}"
+        " --configuration {output.configuration:q} --out {output.crate:q} {input:q} 2> {log:q}"

@@ -25,7 +25,7 @@ rule split_patients:
         options=options("classes", "distance", "splits"),
     shell:
         "python -m marrowflow splits.partition --options {params.options:q} --protocol {wildcards.protocol}"
-        " --inventories {input.inventories} --out {output.folds} --counts {output.counts} 2> {log}"
+        " --inventories {input.inventories:q} --out {output.folds:q} --counts {output.counts:q} 2> {log:q}"
 
 
 rule check_leakage:
@@ -51,8 +51,8 @@ rule check_leakage:
         options=options("distance", "splits"),
     shell:
         "python -m marrowflow splits.leakage --options {params.options:q} --protocol {wildcards.protocol}"
-        " --folds {input.folds} --inventories {input.inventories} --plans {input.plans}"
-        " --out {output.gate} 2> {log}"
+        " --folds {input.folds:q} --inventories {input.inventories:q} --plans {input.plans:q}"
+        " --out {output.gate:q} 2> {log:q}"
 
 
 rule check_external:
@@ -77,4 +77,4 @@ rule check_external:
         options=options("distance"),
     shell:
         "python -m marrowflow splits.external_gate --options {params.options:q}"
-        " --development {input.development} --external {input.external} --out {output.gate} 2> {log}"
+        " --development {input.development:q} --external {input.external:q} --out {output.gate:q} 2> {log:q}"

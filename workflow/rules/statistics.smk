@@ -35,8 +35,8 @@ rule measure_accuracy:
         options=options("accuracy", "classes", "endpoints", "units"),
         folder=subpath(output.metrics, parent=True),
     shell:
-        "python -m marrowflow statistics.accuracy --options {params.options:q} --predictions {input.predictions}"
-        " --lock {input.lock} --out {params.folder} 2> {log}"
+        "python -m marrowflow statistics.accuracy --options {params.options:q} --predictions {input.predictions:q}"
+        " --lock {input.lock:q} --out {params.folder:q} 2> {log:q}"
 
 
 rule compare_protocols:
@@ -64,5 +64,5 @@ rule compare_protocols:
     params:
         code=code("splits.optimism"),
     shell:
-        "python -m marrowflow splits.optimism --published {input.published} --sound {input.sound}"
-        " --out {output.table} 2> {log}"
+        "python -m marrowflow splits.optimism --published {input.published:q} --sound {input.sound:q}"
+        " --out {output.table:q} 2> {log:q}"

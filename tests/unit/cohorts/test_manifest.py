@@ -249,3 +249,19 @@ def test_no_spelling_leads_out(tmp_path_factory, image):
     folder = tmp_path_factory.getbasetemp() / "closed"
     folder.mkdir(exist_ok=True)
     assert "column 'image'" in fault(folder, f'image,label\n"{image}",AML\n')
+
+
+def test_the_label_map_of_marrow_cells_is_the_published_one():
+    """21 types in 5 classes, by the counts of bt5153's class map."""
+    mapped = read_label_map(
+        Path(__file__).parents[3] / "resources/label_maps/marrow21_to_5.csv",
+        ["erythropoiesis", "granulopoiesis", "lymphopoiesis", "monopoiesis", "others"],
+    )
+    counts = {name: list(mapped.values()).count(name) for name in set(mapped.values())}
+    assert counts == {
+        "erythropoiesis": 2,
+        "granulopoiesis": 10,
+        "lymphopoiesis": 4,
+        "monopoiesis": 1,
+        "others": 4,
+    }

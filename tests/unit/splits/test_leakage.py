@@ -122,3 +122,9 @@ def test_command_line_writes_no_gate_on_a_hit(folds, cases, tmp_path):
         "near_duplicates": 0,
         "patients": 0,
     }
+
+
+def test_a_case_that_was_left_out_is_noticed(folds, cases):
+    lost = folds["case_id"].iloc[0]
+    with pytest.raises(UserError, match=f"fold 0: case {lost} was left out"):
+        check_folds(folds[folds["case_id"] != lost], cases, 3, "sound")

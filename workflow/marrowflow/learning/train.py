@@ -21,14 +21,13 @@ import torch
 from torch import nn
 
 from marrowflow.cli import add_folders, existing_file, step_parser
-from marrowflow.config import Augmentation, ClassName, Model, Section, read_options
+from marrowflow.config import LEAKY, Augmentation, ClassName, Model, Protocol, Section, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import sha256_of, write_json, write_table
 from marrowflow.images.whitening import Whitening, fit_patch_zca, fitting_cases
 from marrowflow.learning.backbones import Backbone, build, parameter_counts
 from marrowflow.learning.batches import ImageSamples, PackedPixels, Preparation, in_order, on_device
 from marrowflow.learning.checkpoint import Checkpoint, fingerprint
-from marrowflow.learning.curves import draw_curves
 from marrowflow.learning.device import choose_device, keyed_seed, trains_in_bfloat16
 from marrowflow.learning.loop import HISTORY, Fit, fit
 from marrowflow.learning.weights import write_weights
@@ -121,8 +120,9 @@ def train_fold(
     stores: Sequence[Path],
     state: Path,
     out: Path,
+    protocol: Protocol = "sound",
 ) -> None:
-    """Train, and write the four outputs into ``out``; ``state`` keeps what an interrupted run has done."""
+    """Train, and write the three outputs into ``out``; ``state`` keeps what an interrupted run has done."""
     training, classes = options.model.training, options.classes
     rows = training_cases(pd.read_parquet(folds), fold, classes)
     plan_rows = None if plan is None else pd.read_parquet(plan)
@@ -167,7 +167,7 @@ def train_fold(
         outcome = _fit_head(backbone, train, validation, options, fold, checkpoint, bfloat16)
     else:
         outcome = fit(backbone.module, train, validation, len(classes), training, fold, checkpoint, bfloat16)
-    _write_outputs(options, fold, rows, backbone, outcome, (len(train), len(chosen)), device, out)
+    _write_outputs(options, fold, rows, backbone, outcome, len(train), device, out, protocol)
     checkpoint.discard()
 
 
@@ -259,15 +259,13 @@ def _write_outputs(
     rows: pd.DataFrame,
     backbone: Backbone,
     outcome: Fit,
-    sizes: tuple[int, int],
+    samples: int,
     device: torch.device,
     out: Path,
+    protocol: Protocol,
 ) -> None:
-    title = f"{backbone.network}, {options.model.mode}, fold {fold}"
-    shown = dict(zip(("train", "validation"), sizes, strict=True))
-    draw_curves(outcome.history, outcome.best_epoch, title, shown, out / "curves.svg")
     write_table(out / "history.csv", pd.DataFrame(outcome.history, columns=list(HISTORY)))
-    write_json(out / "card.json", _card(options, fold, rows, backbone, outcome, sizes[0], device))
+    write_json(out / "card.json", _card(options, fold, rows, backbone, outcome, samples, device, protocol))
     note = {
         "network": backbone.network,
         "classes": options.classes,
@@ -287,8 +285,11 @@ def _card(
     outcome: Fit,
     samples: int,
     device: torch.device,
+    protocol: Protocol,
 ) -> dict[str, Any]:
     return {
+        "protocol": protocol,
+        "stamp": LEAKY if protocol == "as_published" else "",
         "network": backbone.network,
         "mode": options.model.mode,
         "fold": fold,
@@ -341,12 +342,13 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
     )
+    parser.add_argument("--protocol", choices=["sound", "as_published"], default="sound")
     parser.add_argument("--plan", type=existing_file, help="plan.parquet; left out: each training image once")
     add_folders(parser, "--stores", "packed pixels of the development cohorts")
     parser.add_argument(
         "--state", type=Path, required=True, metavar="DIR", help="this job's own folder for resuming"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the four outputs")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the three outputs")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
-    train_fold(options, args.fold, args.folds, args.plan, args.stores, args.state, args.out)
+    train_fold(options, args.fold, args.folds, args.plan, args.stores, args.state, args.out, args.protocol)

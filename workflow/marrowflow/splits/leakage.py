@@ -162,6 +162,10 @@ def _misplaced(folds: pd.DataFrame, cases: pd.DataFrame, tested_once: bool) -> l
     problems = []
     known, used = set(cases["case_id"]), set(folds["case_id"])
     problems += [f"case {case} stands in no inventory" for case in sorted(used - known)]
+    for fold, rows in folds.groupby("fold"):
+        problems += [
+            f"fold {fold}: case {case} was left out" for case in sorted(known - set(rows["case_id"]))
+        ]
     twice = folds[folds.duplicated(["fold", "case_id"])]
     problems += [f"fold {r.fold}: case {r.case_id} stands there more than once" for r in twice.itertuples()]
     odd = folds[~folds["partition"].isin(PARTITIONS)]
