@@ -41,6 +41,7 @@ def make_study(folder: Path, n: int = 36, size: int = 32, folds: int = 2) -> dic
             "case_id": cases,
             "cohort": "a",
             "patient_id": [f"a/p{i // 2}" for i in range(n)],
+            "patient_source": ["surrogate" if i // 2 == 3 else "manifest" for i in range(n)],
             "label": [label if s == "ok" else "" for label, s in zip(labels, status, strict=True)],
             "reference_status": status,
             "status": "included",

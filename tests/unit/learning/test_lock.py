@@ -101,6 +101,13 @@ def test_each_fold_is_calibrated_by_the_others_and_the_lock_by_all() -> None:
     assert lock["calibration"]["temperature"] == pytest.approx(grid_temperature(pd.concat(folds)), rel=2e-3)
     assert lock["calibration"]["temperature"] > 1.5  # logits were made 2.5 times too large
     others = grid_temperature(pd.concat(folds[1:]))
+    used = lock["calibration"]["by_fold"]
+    assert sorted(used) == ["0", "1", "2"]
+    assert used["0"] == pytest.approx(others, rel=2e-3)
+    assert used["2"] == pytest.approx(grid_temperature(pd.concat(folds[:2])), rel=2e-3)
+    assert (lock["calibration"]["fitted_on"], lock["calibration"]["n_cases"]) == (lock["fitted_on"], 240)
+    assert lock["development_answers"] == "single networks, out of fold"
+    assert lock["external_answers"] == "mean of the networks of all folds"
     p = folds[0][["p_ill", "p_well"]].to_numpy() ** (1 / others)
     expected = p[:, 0] / p.sum(axis=1)
     np.testing.assert_allclose(table[table["fold"] == 0]["p_ill"], expected, atol=2e-3)
@@ -120,7 +127,8 @@ def test_repeats_are_averaged_and_test_rows_choose_nothing() -> None:
     # Validation scores are the hand-counted ones less .05.
     assert lock["endpoints"]["illness"]["case"]["threshold"] == pytest.approx(0.30)
     assert lock["fitted_on"] == "validation predictions"
-    assert lock["calibration"]["n_cases"] == 8
+    assert lock["endpoints"]["illness"]["case"]["n"] == 8
+    assert lock["development_answers"].startswith("mean of the networks")
     found = table.set_index("case_id")
     assert found["p_ill"].to_dict() == pytest.approx({"a/50": 0.3, "a/51": 0.9, "a/52": 0.4, "a/53": 0.6})
     assert found["fold"].to_dict() == {"a/50": -1, "a/51": 0, "a/52": 0, "a/53": 0}
@@ -150,6 +158,24 @@ def test_a_fixed_cutoff_needs_no_row() -> None:
     assert lock["endpoints"]["illness"]["case"]["threshold"] == 0.2
     assert lock["endpoints"]["illness"]["case"]["sensitivity"] is None
     assert len(table) == 8
+
+
+def test_a_lock_claims_no_fit_that_did_not_happen() -> None:
+    nothing = {"method": "none", "temperature": None, "by_fold": {}, "fitted_on": None, "n_cases": 0}
+    lock, _ = lock_choices(rows(SCORES, TRUTHS), options(), "t", "sound")
+    assert lock["calibration"] == nothing
+    assert lock["fitted_on"] == "out-of-fold test predictions"
+    fixed: dict[str, Any] = {"threshold": {"rule": "fixed", "value": 0.2}}
+    lock, _ = lock_choices(rows(SCORES, TRUTHS), options(scheme="holdout", **fixed), "t", "sound")
+    assert lock["calibration"] == nothing
+    assert lock["fitted_on"] is None
+    # The temperature may be fitted where the cut-off is not, and no endpoint means no cut-off.
+    warm = options(calibration={"method": "temperature"}, scheme="holdout", **fixed)
+    validation = rows(SCORES, TRUTHS, "validation", first=20)
+    lock, _ = lock_choices(pd.concat([validation, rows(SCORES, TRUTHS)]), warm, "t", "sound")
+    assert (lock["calibration"]["fitted_on"], lock["calibration"]["n_cases"]) == ("validation predictions", 8)
+    assert lock["fitted_on"] is None
+    assert lock_choices(rows(SCORES, TRUTHS), options(endpoints={}), "t", "sound")[0]["fitted_on"] is None
 
 
 def test_the_digest_signs_everything_else(tmp_path: Path) -> None:

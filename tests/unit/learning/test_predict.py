@@ -96,6 +96,15 @@ def test_cases_without_a_reference_get_the_mean_of_all_networks(run: dict[str, P
     np.testing.assert_allclose(rows.loc["a/034.png", PROBABILITIES].astype(float), mean, atol=1e-5)
 
 
+def test_surrogate_groups_are_known_as_such_to_the_end(run: dict[str, Path], tmp_path: Path) -> None:
+    predict_external.main(external_arguments(run, run["inventory"], tmp_path / "p.parquet"))
+    for path in (run["raw"], run["folder"] / "development.parquet", tmp_path / "p.parquet"):
+        table = pd.read_parquet(path)
+        # Patient 3 has no name in the inventory of the small study.
+        assert set(table.loc[table["patient_source"] == "surrogate", "case_id"]) == {"a/006.png", "a/007.png"}
+        assert set(table["patient_source"]) == {"manifest", "surrogate"}
+
+
 def external_arguments(run: dict[str, Path], inventory: Path, out: Path, options: str = "") -> list[str]:
     return [
         "--options", options or (run["folder"] / "options.json").read_text(),

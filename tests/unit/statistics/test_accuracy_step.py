@@ -316,3 +316,129 @@ def test_endpoint_of_unknown_or_all_classes_is_refused(small, tmp_path):
         run(tmp_path, small, "--positive", "CML")
     with pytest.raises(UserError, match="nothing is left"):
         run(tmp_path, small, "--positive", "AML", "other")
+
+
+def labels(truth, predicted):
+    return pd.DataFrame(
+        {"patient_id": [f"p{i}" for i in range(len(truth))], "truth": truth, "predicted": predicted}
+    )
+
+
+def test_labels_of_one_class_only(tmp_path):
+    ill = labels(["AML"] * 8, ["AML"] * 8)
+    tables = run(tmp_path / "a", ill, "--unit", "case", "--positive", "AML")
+    row = primary(tables, "sensitivity")
+    assert (row["estimate"], row["numerator"], row["method"]) == (1.0, "8", "wilson_neff")
+    for metric in ("specificity", "npv", "mcc", "lr_positive"):
+        row = primary(tables, metric)
+        assert np.isnan(row["estimate"])
+        assert row["method"] == "none"
+        assert len(tables["warnings"].query("metric == @metric")) == 1
+    # The only class that is seen is the negative one.
+    tables = run(tmp_path / "b", labels(["well"] * 8, ["well"] * 8), "--unit", "case", "--positive", "AML")
+    assert primary(tables, "specificity")["estimate"] == 1.0
+    assert np.isnan(primary(tables, "sensitivity")["estimate"])
+    assert "class 'AML' stands in no row, as truth or as prediction" in set(tables["warnings"]["warning"])
+    tables = run(tmp_path / "c", ill, "--unit", "patient")
+    assert primary(tables, "accuracy", endpoint="classes")["estimate"] == 1.0
+    with pytest.raises(UserError, match="'AML' is no class"):
+        run(tmp_path / "d", labels(["well"], ["well"]), "--positive", "AML", classes=["well", "ALL"])
+    with pytest.raises(UserError, match="nothing is left"):
+        run(tmp_path / "e", ill, "--positive", "AML", classes=["AML"])
+
+
+def test_labels_without_any_truth(tmp_path):
+    tables = run(tmp_path / "a", labels(["missing"] * 4, ["AML"] * 3 + ["ALL"]), "--positive", "AML")
+    assert tables["metrics"]["estimate"].isna().all()
+    counts = tables["confusion"].query("unit == 'case'").set_index(["truth", "predicted"])["n"]
+    assert (counts["missing", "positive"], counts["missing", "negative"]) == (3, 1)
+    nothing = labels(["missing"] * 4, [""] * 4).assign(status="not_done")
+    with pytest.raises(UserError, match="nothing can be counted"):
+        run(tmp_path / "b", nothing, "--positive", "AML")
+
+
+def test_reader_with_labels_beside_a_network(small, tmp_path):
+    case = [f"c{i}" for i in range(len(small))]
+    reader = small[["patient_id", "truth"]].assign(predicted=small["truth"], index_test="reader")
+    both = pd.concat([small.assign(index_test="network", case_id=case), reader.assign(case_id=case)])
+    chosen = ("--unit", "case", "--positive", "AML", "--index-test")
+    assert primary(run(tmp_path / "a", both, *chosen, "reader"), "sensitivity")["estimate"] == 1.0
+    network = run(tmp_path / "b", both, *chosen, "network")
+    alone = run(tmp_path / "c", small, *chosen[:-1])
+    pd.testing.assert_frame_equal(network["metrics"], alone["metrics"])
+
+
+def test_patients_by_vote_are_told(small, tmp_path):
+    table = small.assign(predicted=np.where(small["p_AML"] >= 0.7, "AML", "other"))
+    other = int(((small["p_AML"] >= 0.5) & (small["p_AML"] < 0.7)).sum())
+    several = int((small.groupby("patient_id").size() > 1).sum())
+    truth = small.groupby("patient_id")["truth"].transform("first")
+    warned = run(tmp_path, table.assign(truth=truth), "--unit", "patient", "--positive", "AML")["warnings"]
+    (line,) = [w for w in warned["warning"] if "majority of 'predicted'" in w]
+    assert f"in {other} rows: the class of {several} patients" in line
+
+
+def test_one_false_positive_makes_the_upper_likelihood_ratio_infinite(tmp_path):
+    truth = ["AML"] * 40 + ["well"] * 40
+    predicted = ["AML"] * 30 + ["well"] * 10 + ["AML"] + ["well"] * 39
+    tables = run(tmp_path, labels(truth, predicted), "--unit", "case", "--positive", "AML")
+    # The one false positive is in no resample with chance (79/80)^80 = .37: infinite, and not undefined.
+    for metric, estimate in (("lr_positive", 30.0), ("dor", 30 * 39 / 10)):
+        row = primary(tables, metric)
+        assert row["estimate"] == pytest.approx(estimate)
+        assert (row["method"], row["undefined"]) == ("none", 0)
+        assert np.isnan(row["high"])
+        warned = tables["warnings"].query("metric == @metric")["warning"]
+        assert warned.tolist() == ["the upper limit is infinite"]
+    assert primary(tables, "lr_negative")["method"] == "bootstrap_bca"
+
+
+def test_accuracy_of_each_class(tmp_path):
+    table = three_classes()
+    tables = run(tmp_path, table, "--unit", "case")
+    right = (table["truth"].eq("CML") == table["predicted"].eq("CML")).sum()
+    row = primary(tables, "accuracy", "CML")
+    assert (row["numerator"], row["denominator"], row["method"]) == (str(right), "240", "wilson_neff")
+    assert row["estimate"] == right / 240
+    assert row["low"] < right / 240 < row["high"]
+
+
+def test_classes_without_spread_are_told(tmp_path):
+    table = three_classes()
+    sure = table["truth"].eq("CML")
+    for name in ("AML", "ALL", "CML"):
+        table.loc[sure, f"p_{name}"] = float(name == "CML")
+    table.loc[sure, "predicted"] = "CML"
+    tables = run(tmp_path / "a", table, "--unit", "case")
+    told = tables["warnings"].query("warning.str.contains('variance counts as 0')")
+    assert set(zip(told["metric"], told["class"], strict=True)) == {
+        ("balanced_accuracy", ""),
+        ("sensitivity", "macro"),
+        ("auc", "macro"),
+    }
+    expected = "1 classes at 0 % or 100 %: their variance counts as 0, the interval is too narrow"
+    assert set(told["warning"]) == {expected}
+    binary = run(tmp_path / "b", table, "--unit", "case", "--positive", "CML")["warnings"]
+    assert binary.query("metric == 'balanced_accuracy'")["warning"].tolist() == [expected]
+    usual = run(tmp_path / "c", three_classes(), "--unit", "case")["warnings"]
+    assert not usual["warning"].str.contains("variance counts as 0").any()
+
+
+def test_surrogate_groups_are_not_called_patients(small, tmp_path):
+    source = np.where(small["patient_id"] == small["patient_id"].iloc[0], "surrogate", "manifest")
+    arguments = ("--unit", "case", "--positive", "AML")
+    tables = run(tmp_path / "a", small.assign(patient_source=source), *arguments)
+    row = tables["warnings"].iloc[0]
+    assert row["warning"] == "no patient identifiers: clusters are surrogate groups of near duplicates"
+    assert row[["endpoint", "metric", "class", "unit"]].tolist() == [""] * 4
+    assert "6 surrogate groups of positive: estimates are coarse under 30" in set(
+        tables["warnings"]["warning"]
+    )
+    named = run(tmp_path / "b", small.assign(patient_source="manifest"), *arguments)["warnings"]
+    assert not named["warning"].str.contains("surrogate").any()
+
+
+def test_equal_numbers_of_two_hospitals_are_not_one_cluster(small, tmp_path):
+    twice = pd.concat([small.assign(cohort="north"), small.assign(cohort="south")])
+    tables = run(tmp_path, twice, "--unit", "case", "--positive", "AML")
+    assert set(tables["metrics"]["n_patients"]) == {20}

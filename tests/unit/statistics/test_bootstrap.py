@@ -72,3 +72,27 @@ def test_percentile_where_bca_is_undefined():
     ours = bootstrap_intervals(2.0, np.linspace(0, 1, 100), np.array([1.0, -1.0]), 0.95)
     assert [i.method for i in ours.intervals] == ["bootstrap_percentile"]
     assert "BCa" in ours.problem
+
+
+def test_infinite_replicates_rank_above_all_others():
+    replicates = np.arange(1.0, 101.0)
+    pull = np.array([1.0, -2.0, 0.5])
+    whole = bootstrap_intervals(40.0, replicates, pull, 0.9)
+    beyond = bootstrap_intervals(40.0, np.where(replicates > 99, np.inf, replicates), pull, 0.9)
+    # Limits depend on ranks below the infinite ones only.
+    assert beyond == whole
+    assert beyond.undefined == 0
+    assert len(beyond.intervals) == 2
+
+
+def test_an_infinite_limit_is_no_interval():
+    replicates = np.arange(1.0, 101.0)
+    replicates[-6:] = np.inf
+    found = bootstrap_intervals(50.5, replicates, np.array([1.0, -1.0]), 0.9)
+    assert found.intervals == []
+    assert found.problem == "the upper limit is infinite"
+    assert found.undefined == 0
+    # BCa reads lower quantiles of an estimate that lies below the median; only the percentile limit is lost.
+    below = bootstrap_intervals(40.0, replicates, np.array([1.0, -1.0]), 0.9)
+    assert [i.method for i in below.intervals] == ["bootstrap_bca"]
+    assert below.problem == ""

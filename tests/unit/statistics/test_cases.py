@@ -81,3 +81,63 @@ def test_several_index_tests_need_a_choice():
     with pytest.raises(UserError, match="no index test 'r3'"):
         select_index_test(predictions, "r3")
     assert len(select_index_test(predictions, "r2")) == 2
+
+
+def test_equal_numbers_of_two_cohorts_are_two_people():
+    table = pd.DataFrame(
+        {
+            "cohort": ["north", "north", "south", "", ""],
+            "patient_id": ["1", "1", "1", "1", "1"],
+            "case_id": list("abcde"),
+            "truth": ["x", "x", "y", "x", "x"],
+            "predicted": ["x", "x", "y", "y", "y"],
+        }
+    )
+    patients = gathered(table, "patient")
+    assert patients.table["cohort"].tolist() == ["north", "south", ""]
+    assert patients.table["truth"].tolist() == ["x", "y", "x"]
+    cases = countable(gathered(table, "case"))
+    assert (cases.n_patients, cases.patient.tolist()) == (3, [0, 0, 1, 2, 2])
+
+
+def votes(*predicted):
+    """Two patients, of three cases and of one; the mean probability says y of the first, x of the second."""
+    return pd.DataFrame(
+        {
+            "patient_id": list("aaab"),
+            "truth": ["x", "x", "x", "y"],
+            "predicted": predicted,
+            "p_x": [0.6, 0.6, 0.1, 0.7],
+            "p_y": [0.4, 0.4, 0.9, 0.3],
+        }
+    )
+
+
+def test_predictions_by_the_largest_probability_take_the_largest_mean():
+    for table in (votes("x", "x", "y", "x"), votes("x", "x", "y", "x").drop(columns="predicted")):
+        units = gathered(table, "patient")
+        assert units.table["predicted"].tolist() == ["y", "x"]
+        assert (units.other_rule, units.voted, units.tied_votes) == (0, 0, 0)
+
+
+def test_predictions_by_another_rule_are_kept_and_not_made_anew():
+    # Called x at .65 and above: the first patient never, and its first case only by a slip.
+    units = gathered(votes("x", "y", "y", "y"), "patient")
+    assert units.table["predicted"].tolist() == ["y", "y"]
+    assert (units.other_rule, units.voted) == (2, 1)
+    units = gathered(votes("x", "x", "x", "x"), "patient")
+    assert units.table["predicted"].tolist() == ["x", "x"]
+    assert (units.other_rule, units.voted) == (1, 1)
+    assert units.probabilities[0].tolist() == pytest.approx([1.3 / 3, 1.7 / 3])
+
+
+def test_one_answered_case_is_the_patients_answer():
+    table = votes("x", "x", "y", "y").iloc[[0, 3]].assign(predicted=["y", "y"])
+    assert gathered(table, "patient").table["predicted"].tolist() == ["y", "y"]
+
+
+def test_equally_large_probabilities_are_no_other_rule():
+    table = votes("x", "x", "y", "y").assign(p_x=[0.6, 0.6, 0.1, 0.5], p_y=[0.4, 0.4, 0.9, 0.5])
+    units = gathered(table, "patient")
+    assert units.other_rule == 0
+    assert units.table["predicted"].tolist() == ["y", "y"]

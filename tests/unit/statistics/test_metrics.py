@@ -90,5 +90,25 @@ def test_nothing_over_nothing_is_undefined():
     assert np.isnan(multiclass_metrics(np.diag([3, 4, 0]), list("abc"))["balanced_accuracy", ""])
 
 
+def test_something_over_nothing_is_infinite():
+    positive, negative, odds = (
+        binary_metrics(np.array(cells))[name]
+        for cells, name in (
+            ((3, 0, 2, 5), "lr_positive"),
+            ((3, 4, 2, 0), "lr_negative"),
+            ((3, 0, 2, 5), "dor"),
+        )
+    )
+    assert (positive, negative, odds) == (np.inf, np.inf, np.inf)
+    assert np.isnan(binary_metrics(np.array([5, 4, 0, 0]))["lr_negative"])
+    assert np.isnan(binary_metrics(np.array([0, 0, 2, 5]))["lr_positive"])
+
+
+def test_accuracy_of_one_class_against_the_rest():
+    # 5 + 15 right of 27 for a; two others' confusions do not count against it.
+    table = np.array([[5, 1, 2], [3, 6, 0], [1, 0, 9]])
+    assert multiclass_metrics(table, list("abc"))["accuracy", "a"] == 20 / 27
+
+
 def test_one_against_rest_by_hand():
     assert one_against_rest(np.array([[5, 1, 2], [3, 6, 0], [1, 0, 9]]), 0).tolist() == [5, 4, 3, 15]

@@ -15,7 +15,7 @@ from marrowflow.errors import UserError
 from marrowflow.learning.backbones import rebuild
 from marrowflow.learning.batches import ImageSamples, PackedPixels, Preparation, in_order
 from marrowflow.learning.weights import read_metadata, read_weights
-from marrowflow.predictions import INCONCLUSIVE, MISSING, PROBABILITY
+from marrowflow.predictions import INCONCLUSIVE, MISSING, PATIENT_SOURCE, PROBABILITY
 
 # Larger batches are no faster on a CPU; rounding depends on it, so it is fixed.
 BATCH = 32
@@ -111,7 +111,7 @@ def answered(
     Parameters
     ----------
     cases
-        Columns ``case_id``, ``patient_id``, ``cohort``, ``truth``, ``partition``.
+        Columns ``case_id``, ``patient_id``, ``patient_source``, ``cohort``, ``truth``, ``partition``.
     answers
         Float64 [cases, classes].
     classes, index_test, fold
@@ -126,6 +126,7 @@ def answered(
     table["reason"] = ""
     for i, name in enumerate(classes):
         table[PROBABILITY + name] = answers[:, i]
+    table[PATIENT_SOURCE] = cases[PATIENT_SOURCE].to_numpy()
     return table
 
 

@@ -7,6 +7,8 @@ must stay untouched, and validation rows are fitted on (their mean, where a case
 Development probabilities are calibrated honestly: with k folds those of a fold by the temperature
 fitted on the other folds. The temperature that is locked, for use on other hospitals, is fitted on all.
 Cut-offs are fitted on the same calibrated probabilities that the table of development predictions shows.
+The lock says on what each was fitted, or null where it was not; and which networks answer for whom: a
+development case is answered by networks that did not see it, an external one by all of them.
 """
 
 from __future__ import annotations
@@ -37,6 +39,10 @@ from marrowflow.statistics.calibration import apply_temperature, fit_temperature
 from marrowflow.statistics.decision import digest_of, fit_threshold
 
 log = logging.getLogger(__name__)
+
+OUT_OF_FOLD = "single networks, out of fold"
+MEAN_OUT_OF_FOLD = "mean of the networks of the folds that tested the case, out of fold"
+"""Who answered for a development case: where no case was tested in several folds, and where one was."""
 
 
 class Options(Section):
@@ -78,21 +84,30 @@ def lock_choices(
         No rows to fit on, or an endpoint without positives or without negatives.
     """
     columns = [PROBABILITY + name for name in options.classes]
-    tested = _one_row_a_case(raw[raw["partition"] == "test"], columns)
+    test_rows = raw[raw["partition"] == "test"]
+    tested = _one_row_a_case(test_rows, columns)
     fitting = (
         tested
         if options.scheme == "kfold"
         else _one_row_a_case(raw[raw["partition"] == "validation"], columns)
     )
     temperature = _temperature(fitting, options, columns)
-    if options.scheme == "kfold":
-        tested = fitting = _cross_calibrated(tested, options, columns)
+    by_fold: dict[int, float] = {}
+    if options.scheme == "kfold" and temperature is not None:
+        by_fold = _other_folds_temperatures(tested, options, columns)
+        tested = fitting = _cross_calibrated(tested, by_fold, columns)
     else:
         tested, fitting = (_calibrated(t, columns, temperature) for t in (tested, fitting))
     unlabelled = _calibrated(raw[raw["fold"] == ENSEMBLE], columns, temperature)
     predictions = pd.concat([tested, unlabelled], ignore_index=True).assign(index_test=index_test)
     best = predictions[columns].to_numpy(np.float64).argmax(axis=1)
     predictions["predicted"] = np.asarray(options.classes, dtype=object)[best]
+    endpoints = {
+        name: _cutoffs(name, endpoint, fitting, options) for name, endpoint in options.endpoints.items()
+    }
+    chosen = options.threshold.rule != "fixed" and any(
+        found[unit] is not None for found in endpoints.values() for unit in options.units
+    )
     lock: dict[str, Any] = {
         "index_test": index_test,
         "protocol": protocol,
@@ -100,14 +115,15 @@ def lock_choices(
         "calibration": {
             "method": options.calibration.method,
             "temperature": temperature,
-            "fitted_on": _fitted_on(options.scheme),
-            "n_cases": len(fitting),
+            "by_fold": {str(fold): fitted for fold, fitted in by_fold.items()},
+            "fitted_on": None if temperature is None else _fitted_on(options.scheme),
+            "n_cases": 0 if temperature is None else len(fitting),
         },
-        "endpoints": {
-            name: _cutoffs(name, endpoint, fitting, options) for name, endpoint in options.endpoints.items()
-        },
+        "endpoints": endpoints,
         "rule": options.threshold.model_dump(mode="json"),
-        "fitted_on": _fitted_on(options.scheme),
+        "fitted_on": _fitted_on(options.scheme) if chosen else None,
+        "development_answers": MEAN_OUT_OF_FOLD if test_rows["case_id"].duplicated().any() else OUT_OF_FOLD,
+        "external_answers": "mean of the networks of all folds",
     }
     return {**lock, "digest": digest_of(lock)}, predictions
 
@@ -146,12 +162,22 @@ def _calibrated(table: pd.DataFrame, columns: list[str], temperature: float | No
     return table
 
 
-def _cross_calibrated(tested: pd.DataFrame, options: Options, columns: list[str]) -> pd.DataFrame:
-    """Calibrate each fold's rows at the temperature of the other folds, so that no row helped to choose its own."""
-    parts = []
-    for fold in tested["fold"].unique():
-        own = tested["fold"] == fold
-        parts.append(_calibrated(tested[own], columns, _temperature(tested[~own], options, columns)))
+def _other_folds_temperatures(tested: pd.DataFrame, options: Options, columns: list[str]) -> dict[int, float]:
+    """Fit each fold's temperature on the other folds, so that no row helps to choose its own."""
+    found = {}
+    for fold in sorted(tested["fold"].unique().tolist()):
+        temperature = _temperature(tested[tested["fold"] != fold], options, columns)
+        assert temperature is not None  # the caller asks only where one is fitted
+        found[fold] = temperature
+    return found
+
+
+def _cross_calibrated(
+    tested: pd.DataFrame, temperatures: dict[int, float], columns: list[str]
+) -> pd.DataFrame:
+    parts = [
+        _calibrated(tested[tested["fold"] == fold], columns, fitted) for fold, fitted in temperatures.items()
+    ]
     return pd.concat(parts).sort_index()
 
 

@@ -27,7 +27,7 @@ from marrowflow.learning.ensemble import (
     probabilities,
     truth_of,
 )
-from marrowflow.predictions import ENSEMBLE
+from marrowflow.predictions import ENSEMBLE, PATIENT_SOURCE
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,11 @@ def predict_development(
     networks = sorted(load_networks(models, options.classes, device), key=lambda network: network.fold)
     _refuse_other_folds(networks, folds)
     pixels = PackedPixels(stores)
+    sources = inventories.set_index("case_id")[PATIENT_SOURCE]
     parts = []
     for network in networks:
         rows = folds[(folds["fold"] == network.fold) & folds["partition"].isin(["validation", "test"])]
-        cases = rows.assign(truth=rows["label"])
+        cases = rows.assign(truth=rows["label"], **{PATIENT_SOURCE: sources.loc[rows["case_id"]].to_numpy()})
         title = f"network of fold {network.fold}"
         answers = probabilities(network, pixels, cases["case_id"].tolist(), device, title)
         parts.append(answered(cases, answers, options.classes, index_test, network.fold))

@@ -1,7 +1,7 @@
 """Train one network on one fold: from packed pixels, a split and a plan to weights, history and a card.
 
-Writes ``model.safetensors`` (all that prediction needs), ``history.csv``, ``curves.svg`` and
-``card.json`` when training is done. The same options, inputs and machine type give the same bytes,
+Writes ``model.safetensors`` (all that prediction needs), ``history.csv`` and ``card.json`` when
+training is done; the curves are drawn by the report, so that a change of a plot retrains nothing. The same options, inputs and machine type give the same bytes,
 whether or not the run was interrupted; hence no file holds a time.
 """
 

@@ -6,13 +6,16 @@ writes to DIR ``metrics.csv`` (one row a metric and interval method), ``confusio
 ``roc.csv``, ``pr.csv``, ``calibration.csv`` and ``warnings.csv`` (what is missing and why, what to be wary of).
 
 Units without a truth or without an answer of the index test stand in ``confusion.csv`` and nowhere else.
+
+Where neither the options nor probability columns name the classes, they are those that occur and the
+endpoints' positive ones; what needs a class that never occurs is then undefined, and no error.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,7 +28,14 @@ from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import Accuracy, ClassName, Endpoint, Section, Unit, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
-from marrowflow.predictions import INCONCLUSIVE, MISSING, Predictions, read_predictions
+from marrowflow.predictions import (
+    INCONCLUSIVE,
+    MISSING,
+    PATIENT_SOURCE,
+    SURROGATE,
+    Predictions,
+    read_predictions,
+)
 from marrowflow.statistics.cases import Units, countable, gather_units, select_index_test
 from marrowflow.statistics.curves import calibration_bins, pr_points, roc_points
 from marrowflow.statistics.decision import locked_threshold, read_lock
@@ -96,13 +106,14 @@ def measure(
     Raises
     ------
     UserError
-        Several index tests and no choice; an endpoint's classes unknown; a patient with two truths; a lock
-        that does not fit.
+        Several index tests and no choice; an endpoint's classes not among the declared ones, or all of them;
+        a patient with two truths; a lock that does not fit.
     """
-    _check_endpoints(endpoints, predictions.classes)
-    table = select_index_test(predictions, index_test)
     notes: list[dict[str, str]] = []
+    predictions = _with_classes_of(endpoints, predictions, notes)
+    table = select_index_test(predictions, index_test)
     _warn_of_table(predictions, table, lock, Place("", "", notes))
+    clusters = "surrogate groups" if _has_surrogates(table) else "patients"
     parts: dict[str, list[pd.DataFrame]] = {
         name: [] for name in ("metrics", "confusion", "roc", "pr", "calibration")
     }
@@ -112,10 +123,16 @@ def measure(
             Place("", unit, notes).warn(
                 f"{rows.tied_votes} patients' majority votes were tied: the first of the tied classes was taken"
             )
+        if rows.voted:
+            Place("", unit, notes).warn(
+                f"'predicted' is not the class with the largest probability in {rows.other_rule} rows: the class of "
+                f"{rows.voted} patients with several rows is the majority of 'predicted', not the largest mean probability"
+            )
         for name, positive in endpoints.items():
             place = Place(name, unit, notes)
             answers = _answers(rows, name, positive, lock)
             evaluation = _evaluate(rows, answers, positive, predictions.one_vs_rest, place)
+            _warn_of_few(evaluation, positive, clusters, place)
             parts["metrics"].append(metric_rows(evaluation, place, settings))
             parts["confusion"].append(_confusion(rows, answers, positive, place))
             for kind in _CURVES:
@@ -146,7 +163,7 @@ def main(argv: Sequence[str]) -> None:
     """Run the step; see the module."""
     args = _parser().parse_args(argv)
     options = read_options(Options, args.options)
-    predictions = read_predictions(args.predictions, options.classes)
+    predictions = read_predictions(args.predictions, options.classes, args.index_test)
     endpoints = choose_endpoints(options, predictions.classes, args.positive)
     units = [args.unit] if args.unit else options.units
     lock = read_lock(args.lock) if args.lock else None
@@ -180,6 +197,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _with_classes_of(
+    endpoints: Mapping[str, Sequence[str] | None], predictions: Predictions, notes: list[dict[str, str]]
+) -> Predictions:
+    """Check the endpoints against declared classes; add their positive ones to classes that were merely seen."""
+    if predictions.declared:
+        _check_endpoints(endpoints, predictions.classes)
+        return predictions
+    classes = set(predictions.classes)
+    for name, positive in endpoints.items():
+        for unseen in [c for c in positive or () if c not in predictions.classes]:
+            Place(name, "", notes).warn(f"class {unseen!r} stands in no row, as truth or as prediction")
+        classes |= set(positive or ())
+    return replace(predictions, classes=sorted(classes))
+
+
 def _check_endpoints(endpoints: Mapping[str, Sequence[str] | None], classes: Sequence[str]) -> None:
     for name, positive in endpoints.items():
         unknown = [c for c in positive or () if c not in classes]
@@ -198,6 +230,8 @@ def _warn_of_table(
         nowhere.warn(
             "no patient_id: each row counts as its own patient; intervals are too narrow where patients have several rows"
         )
+    if _has_surrogates(table):
+        nowhere.warn("no patient identifiers: clusters are surrogate groups of near duplicates")
     if lock is None:
         return
     if not predictions.has_probabilities:
@@ -209,6 +243,19 @@ def _warn_of_table(
         nowhere.warn(
             f"the cut-offs were locked for index test {locked!r}; these are predictions of {tested!r}"
         )
+
+
+def _has_surrogates(table: pd.DataFrame) -> bool:
+    return PATIENT_SOURCE in table and bool(table[PATIENT_SOURCE].eq(SURROGATE).any())
+
+
+def _warn_of_few(evaluation: Evaluation, positive: Sequence[str] | None, clusters: str, place: Place) -> None:
+    for group, patients in evaluation.groups.items():
+        if patients < FEW_PATIENTS:
+            name = group if positive is None else ""
+            place.warn(
+                f"{patients} {clusters} of {group}: estimates are coarse under {FEW_PATIENTS}", ("", name)
+            )
 
 
 def _answers(
@@ -240,12 +287,6 @@ def _evaluate(
     if rows.probabilities is None:
         for metric in (*RANKED, "brier"):
             place.warn("left out: it needs probabilities, and the table has labels only", (metric, ""))
-    for group, patients in evaluation.groups.items():
-        if patients < FEW_PATIENTS:
-            name = group if positive is None else ""
-            place.warn(
-                f"{patients} patients of {group}: estimates are coarse under {FEW_PATIENTS}", ("", name)
-            )
     return evaluation
 
 

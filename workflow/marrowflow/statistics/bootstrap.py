@@ -1,7 +1,7 @@
 """Resamples of patients, and intervals from their replicates.
 
 Patients are drawn with replacement, with all their rows. A replicate in which a metric is undefined
-is dropped for that metric and counted; it is never scored 0.
+is dropped for that metric and counted; it is never scored 0. One in which a ratio is infinite is larger than all others.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def bootstrap_intervals(
     estimate
         The metric of the sample.
     replicates
-        Float64 [resamples], NaN where undefined.
+        Float64 [resamples], NaN where undefined; may be infinite.
     influence
         Float64 [patients]: each patient's pull on the estimate, such as the mean of the leave-one-out
         values minus the patient's own. Only their skewness counts, so any scale will do.
@@ -74,6 +74,7 @@ def bootstrap_intervals(
     -----
     Efron 1987, Better bootstrap confidence intervals, JASA 82:171, sections 2–4. Replicates equal
     to the estimate count half towards the bias correction, because metrics of few rows are discrete.
+    An interval with an infinite limit is not given, nor then another in its place.
     """
     defined = np.sort(replicates[~np.isnan(replicates)])
     undefined = len(replicates) - len(defined)
@@ -82,13 +83,24 @@ def bootstrap_intervals(
     if defined[0] == defined[-1]:
         return Bootstrapped([], undefined, "all replicates are equal: the bootstrap has no width here")
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    low, high = np.quantile(defined, tails)
-    percentile = Interval("bootstrap_percentile", float(low), float(high))
+    percentile = Interval("bootstrap_percentile", *_quantiles(defined, tails))
     adjusted = _bca_tails(estimate, defined, influence, tails)
-    if adjusted is None:
-        return Bootstrapped([percentile], undefined, "BCa is undefined here; the percentile interval stands")
-    low, high = np.quantile(defined, adjusted)
-    return Bootstrapped([Interval("bootstrap_bca", float(low), float(high)), percentile], undefined)
+    found = [percentile]
+    if adjusted is not None:
+        found.insert(0, Interval("bootstrap_bca", *_quantiles(defined, adjusted)))
+    if np.isinf(found[0].high):
+        return Bootstrapped([], undefined, "the upper limit is infinite")
+    problem = "" if adjusted is not None else "BCa is undefined here; the percentile interval stands"
+    return Bootstrapped([interval for interval in found if np.isfinite(interval.high)], undefined, problem)
+
+
+def _quantiles(ascending: np.ndarray, shares: np.ndarray) -> list[float]:
+    """Return quantiles between neighbouring replicates as numpy does, infinite where the upper neighbour is."""
+    finite = int(np.isfinite(ascending).sum())
+    # numpy subtracts neighbours, and infinite ones leave no number.
+    values = np.quantile(np.where(np.isfinite(ascending), ascending, ascending[finite - 1]), shares)
+    beyond = np.ceil(shares * (len(ascending) - 1)) >= finite
+    return np.where(beyond, np.inf, values).tolist()
 
 
 def _bca_tails(

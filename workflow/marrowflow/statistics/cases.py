@@ -2,13 +2,22 @@
 
 Every unit has a truth, an answer of the index test (or none, with a status) and a patient. The two
 units of analysis differ in nothing else, so all that follows is written once.
+
+A patient is a ``patient_id`` of one cohort: equal numbers of two hospitals are two people.
+
+The class of a patient:
+
+- with one answered case: that case's ``predicted``;
+- with several, where ``predicted`` has the largest probability in every answered row of the table: the class
+  with the largest mean probability;
+- with several otherwise (labels only, or classes called by another rule than the largest probability, which a
+  mean of probabilities would not know): the majority of ``predicted``, the first in the order of classes where tied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,12 +38,16 @@ class Units:
     classes
         Class names in their order.
     table
-        Columns ``patient_id``, ``truth`` (a class, missing or inconclusive), ``predicted`` (a class, or
-        empty), ``status`` and ``cases`` (number of cases with an answer behind the row).
+        Columns ``patient_id``, ``cohort``, ``truth`` (a class, missing or inconclusive), ``predicted`` (a
+        class, or empty), ``status`` and ``cases`` (number of cases with an answer behind the row).
     probabilities
         Float64 [rows, classes], or None where only labels were given.
     tied_votes
         Patients whose majority vote was tied; the first of the tied classes was taken.
+    other_rule
+        Answered rows whose predicted class has not the largest probability, where patients are counted.
+    voted
+        Patients with several cases whose class is a majority vote because of `other_rule`.
     """
 
     unit: Unit
@@ -42,6 +55,8 @@ class Units:
     table: pd.DataFrame
     probabilities: np.ndarray | None
     tied_votes: int = 0
+    other_rule: int = 0
+    voted: int = 0
 
     @property
     def countable(self) -> np.ndarray:
@@ -98,8 +113,8 @@ def select_index_test(predictions: Predictions, name: str | None) -> pd.DataFram
 def gather_units(table: pd.DataFrame, classes: Sequence[str], unit: Unit) -> Units:
     """Return the cases of a checked prediction table, or its patients.
 
-    A patient's probabilities are the mean over the cases with an answer and the class is the largest;
-    from labels alone it is the majority of the cases, the first in the order of `classes` where tied.
+    A patient's probabilities are the mean over the cases with an answer; its class is as the module says.
+    A table without ``cohort`` is of one cohort.
 
     Raises
     ------
@@ -108,8 +123,10 @@ def gather_units(table: pd.DataFrame, classes: Sequence[str], unit: Unit) -> Uni
     """
     columns = [PROBABILITY + c for c in classes]
     probabilities = table[columns].to_numpy(np.float64) if set(columns) <= set(table) else None
+    if "cohort" not in table:
+        table = table.assign(cohort="")
     if unit == "case":
-        rows = table[["patient_id", "truth", "predicted", "status"]].copy()
+        rows = table[["patient_id", "cohort", "truth", "predicted", "status"]].copy()
         rows["cases"] = (table["status"] == "ok").astype(np.int64)
         return Units("case", list(classes), rows.reset_index(drop=True), probabilities)
     return _gather_patients(table, list(classes), probabilities)
@@ -118,52 +135,68 @@ def gather_units(table: pd.DataFrame, classes: Sequence[str], unit: Unit) -> Uni
 def countable(units: Units) -> Sample:
     """Return the units with a class as truth and an answer of the index test."""
     table, kept = units.table, units.countable
-    codes, patients = pd.factorize(table["patient_id"][kept])
+    codes, first = _people(table[kept])
     place = {name: i for i, name in enumerate(units.classes)}
     return Sample(
         unit=units.unit,
         classes=units.classes,
-        patient=codes.astype(np.int64),
+        patient=codes,
         truth=table["truth"][kept].map(place).to_numpy(np.int64),
         predicted=table["predicted"][kept].map(place).to_numpy(np.int64),
         probabilities=None if units.probabilities is None else units.probabilities[kept],
-        n_patients=len(patients),
+        n_patients=len(first),
         n_cases=int(table["cases"][kept].sum()),
     )
 
 
+def _people(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return each row's person, int64 [rows] from 0 in order of appearance, and the person's first row [people]."""
+    codes = table.groupby(["cohort", "patient_id"], sort=False).ngroup().to_numpy(np.int64)
+    return codes, np.unique(codes, return_index=True)[1]
+
+
 def _gather_patients(table: pd.DataFrame, classes: list[str], probabilities: np.ndarray | None) -> Units:
-    codes, patients = pd.factorize(table["patient_id"])
+    codes, first = _people(table)
+    patients = table[["patient_id", "cohort"]].iloc[first].reset_index(drop=True)
     done = table["status"].eq("ok").to_numpy()
-    cases = np.bincount(codes[done], minlength=len(patients))
-    if probabilities is None:
-        weights = (table["predicted"].to_numpy()[:, None] == np.asarray(classes, dtype=object)).astype(float)
-    else:
-        weights = probabilities
-    total = np.stack(
-        [np.bincount(codes[done], w[done], minlength=len(patients)) for w in weights.T], axis=1
-    ) / np.maximum(cases, 1).reshape(-1, 1)
-    best = np.asarray(classes, dtype=object)[total.argmax(axis=1)]
-    tied = (total == total.max(axis=1, keepdims=True)).sum(axis=1) > 1
-    rows = pd.DataFrame(
-        {
-            "patient_id": np.asarray(patients, dtype=object),
-            "truth": _patient_truth(table, codes, patients),
-            "predicted": np.where(cases > 0, best, ""),
-            "status": _first_of(table["status"], codes, len(patients), STATUSES),
-            "cases": cases.astype(np.int64),
-        }
+    cases = np.bincount(codes[done], minlength=len(first))
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        sums = [np.bincount(codes[done], column[done], minlength=len(first)) for column in values.T]
+        return np.stack(sums, axis=1) / np.maximum(cases, 1)[:, None]
+
+    own = table["predicted"].to_numpy(dtype=object)[:, None] == np.asarray(classes, dtype=object)
+    votes = mean(own.astype(np.float64))
+    means = None if probabilities is None else mean(probabilities)
+    other_rule = 0 if probabilities is None else _not_largest(own[done], probabilities[done])
+    by_vote = (cases == 1) | (probabilities is None) | (other_rule > 0)
+    chosen = votes if means is None else np.where(by_vote[:, None], votes, means)
+    best = np.asarray(classes, dtype=object)[chosen.argmax(axis=1)]
+    tied = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    rows = patients.assign(
+        truth=_patient_truth(table, codes, patients["patient_id"]),
+        predicted=np.where(cases > 0, best, ""),
+        status=_first_of(table["status"], codes, len(first), STATUSES),
+        cases=cases.astype(np.int64),
     )
     return Units(
         "patient",
         classes,
         rows,
-        None if probabilities is None else np.where(cases[:, None] > 0, total, np.nan),
-        tied_votes=int((tied & (cases > 0)).sum()) if probabilities is None else 0,
+        None if means is None else np.where(cases[:, None] > 0, means, np.nan),
+        tied_votes=int((tied & by_vote & (cases > 0)).sum()),
+        other_rule=other_rule,
+        voted=int((cases > 1).sum()) if other_rule else 0,
     )
 
 
-def _patient_truth(table: pd.DataFrame, codes: np.ndarray, patients: Any) -> np.ndarray:
+def _not_largest(own: np.ndarray, probabilities: np.ndarray) -> int:
+    """Return how many rows' own class, bool [rows, classes], has less than the largest probability."""
+    of_own = np.where(own, probabilities, -np.inf).max(axis=1, initial=-np.inf)
+    return int((of_own < probabilities.max(axis=1, initial=-np.inf)).sum())
+
+
+def _patient_truth(table: pd.DataFrame, codes: np.ndarray, patients: pd.Series) -> np.ndarray:
     truth = table["truth"]
     known = ~truth.isin(NO_REFERENCE)
     seen = truth[known].groupby(codes[known.to_numpy()]).agg(["first", "nunique"])

@@ -6,7 +6,7 @@ is then a matrix product. What does not (AUC, average precision) is left to `ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -93,9 +93,9 @@ class Evaluation:
         return self._with_macro(found)
 
     def estimates(self) -> dict[Key, float]:
-        """Return each metric of the sample itself; NaN where undefined."""
+        """Return each metric of the sample itself; NaN where undefined or infinite."""
         everyone = np.ones((1, self.sample.n_patients), dtype=np.int32)
-        return {key: float(value[0]) for key, value in self.values(everyone).items()}
+        return {key: float(_finite(value)[0]) for key, value in self.values(everyone).items()}
 
     def influence(self) -> dict[Key, np.ndarray]:
         """Return each patient's pull on each metric, float64 [patients]; see `bootstrap_intervals`."""
@@ -104,7 +104,7 @@ class Evaluation:
         for name, ranking in self.rankings.items():
             if ranking is not None:
                 left_out["auc", name] = ranking.auc_without_each()
-        pull = {key: value.mean() - value for key, value in left_out.items()}
+        pull = {key: value.mean() - value for key, value in ((k, _finite(v)) for k, v in left_out.items())}
         for name, ranking in self.rankings.items():
             if ranking is not None:
                 pull["average_precision", name] = ranking.average_precision_influence()
@@ -115,12 +115,24 @@ class Evaluation:
         metric, name = key
         if metric not in PROPORTIONS or name == MACRO:
             return None
-        if metric == "accuracy" and self.cells.shape[1] != 4:
+        if key == ("accuracy", "") and self.cells.shape[1] != 4:
             k = len(self.sample.classes)
             return self.cells[:, :: k + 1].sum(axis=1), self.cells.sum(axis=1)
         cells = self.cells if not name else self._cells_of(name)
         above, below = proportion_cells(metric)
         return cells[:, above].sum(axis=1), cells[:, below].sum(axis=1)
+
+    def without_spread(self, key: Key, estimates: Mapping[Key, float]) -> int:
+        """Return how many classes that the metric is a mean over are at 0 % or 100 %, where no resample moves them."""
+        metric, name = key
+        names = [q.name for q in self.questions]
+        if metric == "balanced_accuracy":
+            parts = (
+                [(side, "") for side in _ONE_GROUP] if names == [""] else [("sensitivity", n) for n in names]
+            )
+        else:
+            parts = [(metric, n) for n in names] if name == MACRO else []
+        return sum(estimates[part] in (0.0, 1.0) for part in parts)
 
     def too_few(self, key: Key) -> str:
         """Say why no interval that resamples or groups patients can be given, or return an empty string."""
@@ -216,6 +228,10 @@ def evaluate_classes(sample: Sample) -> Evaluation:
         rankings=_rankings(sample, questions),
         groups={name: len(np.unique(sample.patient[sample.truth == i])) for i, name in enumerate(classes)},
     )
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isinf(values), np.nan, values)
 
 
 def _rankings(sample: Sample, questions: list[Question]) -> dict[str, Ranking | None]:

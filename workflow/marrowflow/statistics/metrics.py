@@ -13,6 +13,9 @@ import numpy as np
 PROPORTIONS = ("accuracy", "sensitivity", "specificity", "ppv", "npv")
 """Metrics that are a number of units out of a number of units."""
 
+OF_EACH_CLASS = (*PROPORTIONS, "f1")
+"""Metrics of each class against the rest, from counts."""
+
 MACRO = "macro"
 """Name in the place of a class: the mean over all classes of the study, each counted once."""
 
@@ -43,8 +46,8 @@ def binary_metrics(cells: np.ndarray) -> dict[str, np.ndarray]:
     -------
     dict
         accuracy, sensitivity, specificity, ppv, npv, f1, mcc, balanced_accuracy, kappa, lr_positive,
-        lr_negative and dor, each [...]; NaN where undefined. A ratio whose denominator alone is 0
-        has no finite estimate, and is undefined as well.
+        lr_negative and dor, each [...]; NaN where undefined. The likelihood ratios and the odds ratio are
+        infinite where their denominator alone is 0.
     """
     tp, fp, fn, tn = np.moveaxis(np.asarray(cells, dtype=np.float64), -1, 0)
     sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, fp + tn)
@@ -60,9 +63,9 @@ def binary_metrics(cells: np.ndarray) -> dict[str, np.ndarray]:
         "mcc": ratio(tp * tn - fp * fn, np.sqrt((tp + fp) * (tp + fn) * (fp + tn) * (fn + tn))),
         "balanced_accuracy": (sensitivity + specificity) / 2,
         "kappa": ratio(n * (tp + tn) - chance, n * n - chance),
-        "lr_positive": ratio(sensitivity, ratio(fp, fp + tn)),
-        "lr_negative": ratio(ratio(fn, tp + fn), specificity),
-        "dor": ratio(tp * tn, fp * fn),
+        "lr_positive": _unbounded_ratio(sensitivity, ratio(fp, fp + tn)),
+        "lr_negative": _unbounded_ratio(ratio(fn, tp + fn), specificity),
+        "dor": _unbounded_ratio(tp * tn, fp * fn),
     }
 
 
@@ -95,7 +98,7 @@ def multiclass_metrics(confusion: np.ndarray, classes: Sequence[str]) -> dict[tu
     }
     for i, name in enumerate(classes):
         binary = binary_metrics(one_against_rest(c, i))
-        found |= {(m, name): binary[m] for m in ("sensitivity", "specificity", "ppv", "npv", "f1")}
+        found |= {(m, name): binary[m] for m in OF_EACH_CLASS}
     return found | macro_means(found, classes)
 
 
@@ -123,3 +126,9 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     numerator, denominator = np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     safe = np.where(denominator == 0, 1.0, denominator)
     return np.where(denominator == 0, np.nan, numerator / safe)
+
+
+def _unbounded_ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide; infinite where the denominator alone is 0, NaN where both are."""
+    quotient = ratio(numerator, denominator)
+    return np.where((np.asarray(denominator) == 0) & (np.asarray(numerator) > 0), np.inf, quotient)

@@ -116,6 +116,12 @@ def metric_rows(evaluation: Evaluation, place: Place, settings: Accuracy) -> pd.
         problem = problem or bootstrapped.problem
         if problem:
             place.warn(problem, key)
+        fixed = evaluation.without_spread(key, estimates)
+        if fixed and preferred != "none":
+            place.warn(
+                f"{fixed} classes at 0 % or 100 %: their variance counts as 0, the interval is too narrow",
+                key,
+            )
         numerator, denominator = (s.sum() for s in proportion) if proportion else (np.nan, np.nan)
         for interval in found:
             drawn = key in resampled and interval.method.startswith(("bootstrap", "none"))
