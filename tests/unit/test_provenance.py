@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from marrowflow.errors import UserError
-from marrowflow.provenance import code_digest, sources_of
+from marrowflow.provenance import PACKAGE, code_digest, sources_of
 
 FILES = {
     "__init__.py": '__version__ = "1"\n',
@@ -86,3 +86,19 @@ def test_our_own_init_holds_nothing_but_the_version():
     lines = [line for line in text.splitlines() if line and not line.startswith('"""')]
     assert len(lines) == 1
     assert lines[0].startswith("__version__")
+
+
+FRONT = ["cohorts.intake", "images.correct", "images.augment", "splits.partition", "splits.leakage"]
+FRONT += ["learning.train", "learning.predict", "learning.predict_external", "learning.lock"]
+
+
+@pytest.mark.parametrize("module", FRONT)
+def test_nothing_before_the_prediction_table_knows_of_statistics_or_reports(module):
+    """So edited statistics run accuracy and reports again, and nothing else."""
+    folders = {path.relative_to(PACKAGE).parts[0] for path in sources_of(module)}
+    assert not folders & {"statistics", "reporting"}
+
+
+def test_statistics_know_nothing_of_pixels():
+    folders = {path.relative_to(PACKAGE).parts[0] for path in sources_of("statistics.accuracy")}
+    assert not folders & {"learning", "images", "splits", "cohorts", "reporting"}

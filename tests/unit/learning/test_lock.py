@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from marrowflow.choices.threshold import digest_of, read_lock
 from marrowflow.errors import UserError
 from marrowflow.learning.lock import Options, lock_choices, main
-from marrowflow.statistics.decision import digest_of, read_lock
 
 CLASSES = ["ill", "well"]
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from marrowflow.choices.threshold import digest_of
 from marrowflow.config import Accuracy
 from marrowflow.files import write_json, write_table
 from marrowflow.images.store import StoreWriter
 from marrowflow.predictions import check_predictions, write_predictions
 from marrowflow.splits.optimism import optimism_table
 from marrowflow.statistics.accuracy import measure
-from marrowflow.statistics.decision import digest_of
 
 CLASSES = ["healthy", "AML", "ALL", "CML"]
 POSITIVE = ["AML", "ALL", "CML"]
@@ -84,6 +84,9 @@ def write_tree(folder: Path, protocols: Sequence[str] = ("sound",), seed: int = 
         write_table(root / "cohorts" / name / "inventory.parquet", inventory)
         for colour in ("raw", "corrected"):
             _store(root / "images" / name / colour, inventory, rng)
+        if COHORTS[name][0] == "external":
+            gate = {"n_development": 150, "n_external": len(inventory), "distance": 3, "duplicates": 0}
+            write_json(root / "external" / name / "gate.json", gate)
     for protocol in protocols:
         _split(root / "splits" / protocol, protocol, inventories["alpha"])
         for test in options["index_tests"]:
@@ -241,12 +244,15 @@ def _index_test(
             write_table(root / "accuracy" / where / cohort / f"{kind}.csv", content)
     for fold in range(FOLDS):
         folder = root / "training" / where / str(fold)
-        write_table(folder / "history.csv", _history(rng))
+        history = _history(rng)
+        write_table(folder / "history.csv", history)
         write_json(
             folder / "card.json",
             {
                 "network": "tf_efficientnet_lite0",
                 "fold": fold,
+                "data": {"train": {c: {"images": 20 + fold, "patients": 5} for c in CLASSES}},
+                "best_epoch": int(history["epoch"][history["validation_loss"].idxmin()]),
                 "parameters": {"all": 3413024},
                 "versions": {"torch": "2.12.1"},
             },
@@ -263,6 +269,7 @@ def _lock(protocol: str, test: str) -> dict[str, Any]:
             "temperature": 1.31,
             "fitted_on": "out-of-fold test predictions",
             "n_cases": 150,
+            "by_fold": {"0": 1.25, "1": 1.3, "2": 1.4},
         },
         "endpoints": {
             "leukaemia": {
@@ -285,6 +292,8 @@ def _lock(protocol: str, test: str) -> dict[str, Any]:
         },
         "rule": {"rule": "youden", "value": None},
         "fitted_on": "out-of-fold test predictions",
+        "development_answers": "single networks, out of fold",
+        "external_answers": "mean of the networks of all folds",
     }
     return {**lock, "digest": digest_of(lock)}
 

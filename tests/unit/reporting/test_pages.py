@@ -12,12 +12,25 @@ import pandas as pd
 import pytest
 from reporting_fixture import Tree, external_options, write_tree
 
+from marrowflow.choices.threshold import digest_of
 from marrowflow.errors import UserError
+from marrowflow.files import write_json
+from marrowflow.predictions import check_predictions, write_predictions
 from marrowflow.reporting import external, study
 from marrowflow.reporting.figures import LEAKY
-from marrowflow.reporting.page import Text
+from marrowflow.reporting.page import Gallery, Text
 from marrowflow.reporting.results import IndexTest, Results
-from marrowflow.reporting.sections import SURROGATE, CommonOptions, Reporter, error_blocks
+from marrowflow.reporting.sections import (
+    SURROGATE,
+    CommonOptions,
+    Reporter,
+    calibration_statement,
+    ensemble_statements,
+    error_blocks,
+    fitting_statement,
+    limitations,
+    lock_blocks,
+)
 
 
 class Reader(HTMLParser):
@@ -190,13 +203,12 @@ def test_no_patient_image_is_printed_when_none_is_wanted(tree: Tree, tmp_path: P
 
 
 def test_the_same_inputs_give_the_same_bytes(gamma: str, tree: Tree) -> None:
-    # Rendered again at the same depth below the results, so that links are the same.
-    again = render_external(tree, tree.results / "external" / "again", "gamma", **SMALL)
-    assert again == gamma
-    one, two = (tree.results / "external" / name / "figures" for name in ("gamma", "again"))
-    names = sorted(p.name for p in one.iterdir())
-    assert names == sorted(p.name for p in two.iterdir())
-    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in names)
+    # Rendered again in the same place, so that links are the same.
+    folder = tree.results / "external" / "gamma"
+    first = {p.name: p.read_bytes() for p in (folder / "figures").iterdir()}
+    shutil.rmtree(folder / "figures")
+    assert render_external(tree, folder, "gamma", **SMALL) == gamma
+    assert {p.name: p.read_bytes() for p in (folder / "figures").iterdir()} == first
 
 
 def test_missing_tables_are_printed_as_missing(tree: Tree, tmp_path: Path) -> None:
@@ -212,3 +224,191 @@ def test_missing_tables_are_printed_as_missing(tree: Tree, tmp_path: Path) -> No
 def test_an_index_test_must_be_a_model_and_a_colour(tree: Tree, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="<model>-<colour>"):
         render_external(tree, tmp_path, "beta", index_tests=["lite"])
+
+
+def lock_with(tree: Tree, **changes: object) -> dict:
+    """Return the fake study's lock with some keys changed; None leaves a key out."""
+    path = tree.results / "locked" / "sound" / "lite" / "raw" / "threshold.json"
+    lock = json.loads(path.read_text()) | changes
+    return {key: value for key, value in lock.items() if value is not None}
+
+
+def test_the_fitting_statement_follows_the_lock(tree: Tree) -> None:
+    assert "fitted on the same out-of-fold predictions" in fitting_statement(lock_with(tree))
+    validation = fitting_statement(lock_with(tree, fitted_on="validation predictions"))
+    assert (
+        validation
+        == "The threshold was fitted on validation predictions; development figures are of the test rows."
+    )
+    for fitted_on in (None, "out-of-fold test predictions"):
+        fixed = lock_with(tree, rule={"rule": "fixed", "value": 0.5}, fitted_on=fitted_on)
+        assert fitting_statement(fixed) == "The threshold was fixed beforehand."
+
+
+def test_the_calibration_statement_follows_the_lock(tree: Tree) -> None:
+    assert calibration_statement(lock_with(tree)) == (
+        "Probabilities were calibrated beforehand at temperature 1.310, fitted on out-of-fold test predictions "
+        "(n = 150 images)."
+    )
+    for fitted_on in (None, "out-of-fold test predictions"):
+        none = {"method": "none", "temperature": None, "fitted_on": fitted_on, "n_cases": 150}
+        assert (
+            calibration_statement(lock_with(tree, calibration=none)) == "Probabilities were not calibrated."
+        )
+    assert "missing" in calibration_statement(lock_with(tree, calibration=None))
+
+
+def test_single_networks_and_their_mean_are_told_apart(tree: Tree) -> None:
+    assert ensemble_statements(lock_with(tree), 3) == [
+        "External scores: mean of the networks of all folds (3 networks); threshold and temperature were fitted on "
+        "answers of single networks, out of fold.",
+        "Development rows of each fold were calibrated at the temperature of the other folds: fold 0 1.250, "
+        "fold 1 1.300, fold 2 1.400.",
+    ]
+    assert ensemble_statements(lock_with(tree), 1) == []
+    fixed = {"rule": "fixed", "value": 0.5}
+    nothing = lock_with(tree, rule=fixed, calibration={"method": "none", "temperature": None})
+    assert ensemble_statements(nothing, 3) == [
+        "External scores: mean of the networks of all folds (3 networks)."
+    ]
+
+
+def test_a_lock_without_the_newer_keys_still_reads(tree: Tree) -> None:
+    calibration = {"method": "temperature", "temperature": 1.3}
+    old = lock_with(tree, calibration=calibration, development_answers=None, external_answers=None)
+    mean, folds = ensemble_statements(old, 3)
+    assert mean.endswith("fitted on answers of single networks, out of fold.")
+    assert folds == "Development rows of each fold were calibrated at the temperature of the other folds."
+    (alone,) = ensemble_statements(old | {"fitted_on": "validation predictions"}, 3)
+    assert alone == mean  # without k folds there are no temperatures of other folds
+
+
+def test_the_lock_is_printed_as_it_was_fitted(tree: Tree, tmp_path: Path) -> None:
+    fixed = lock_with(tree, rule={"rule": "fixed", "value": 0.62}, fitted_on=None)
+    validation = lock_with(tree, fitted_on="validation predictions")
+    options = CommonOptions.model_validate(external_options(tree.options))
+    for name, lock in (("fixed", fixed), ("validation", validation)):
+        path = tmp_path / name / "locked" / "sound" / "lite" / "raw" / "threshold.json"
+        write_json(path, lock | {"digest": digest_of(lock)})
+        reporter = Reporter(options, Results(tmp_path / name, tmp_path))
+        text, table = lock_blocks(reporter, IndexTest("sound", "lite-raw"), ["B"])
+        if name == "fixed":
+            assert text.paragraphs[0] == "Rule: fixed beforehand at 0.62." and not table.notes
+        else:
+            assert "Fitted on: validation predictions of the development cohorts." in text.paragraphs[0]
+            assert "are of the validation predictions" in table.notes[0]
+        assert not any("same out-of-fold" in paragraph for paragraph in text.paragraphs) and table.rows
+
+
+def test_the_mean_of_networks_is_a_limitation_of_external_scores_only(tree: Tree, tmp_path: Path) -> None:
+    options = CommonOptions.model_validate(external_options(tree.options))
+    reporter = Reporter(options, Results(tree.results, tmp_path))
+    inventory = {"beta": reporter.results.inventory("beta")}
+    line = "External scores are means of the networks of all folds, but threshold and temperature of lite-raw were"
+    assert any(text.startswith(line) for text in limitations(reporter, inventory, {"beta": "external"}))
+    assert not any("means of" in text for text in limitations(reporter, inventory, {"beta": "development"}))
+
+
+def glance_of(html: str) -> str:
+    return Reader(html.partition('id="glance-sound"')[2].partition("</section>")[0]).text
+
+
+def test_a_proportion_stands_with_its_numerator_and_denominator(index: str, tree: Tree) -> None:
+    confusion = pd.read_csv(
+        tree.results / "accuracy" / "sound" / "lite" / "raw" / "beta" / "confusion.csv", keep_default_na=False
+    )
+    rows = confusion[confusion["endpoint"].eq("leukaemia") & confusion["unit"].eq("patient")]
+    negative = rows[rows["truth"].eq("healthy") & rows["predicted"].isin(["positive", "negative"])]
+    share = f"{negative.loc[negative['predicted'].eq('negative'), 'n'].sum()}/{negative['n'].sum()}"
+    assert f"[{share}]" in glance_of(index)
+    counted = rows[
+        ~rows["truth"].isin(["missing", "inconclusive"]) & rows["predicted"].isin(["positive", "negative"])
+    ]
+    forest = pd.read_csv(tree.results / "report" / "figures" / "forest.csv")
+    made_of = forest[forest["cohort"].eq("beta")].set_index("metric")["of"]
+    assert made_of["specificity"] == share and made_of["auc"] == f"n = {counted['n'].sum()}"
+
+
+def test_the_glance_repeats_warnings_and_the_surrogate_remark(index: str) -> None:
+    text = glance_of(index)
+    assert "of negative: estimates are coarse under 30" in text
+    assert text.count(f"<b>Hospital C</b>: n{SURROGATE[1:]}") == 3  # two tables and the forest's caption
+    assert "patients or surrogate groups" in text and "per patient or surrogate group" in text
+
+
+def test_a_surrogate_cohort_has_no_patients_in_its_own_report(gamma: str) -> None:
+    # The locked threshold is of development, which has patients.
+    gamma = re.sub(r'<section id="threshold-sound".*?</section>', "", gamma, flags=re.DOTALL)
+    text = Reader(gamma).text
+    assert "The bootstrap resamples surrogate groups" in text and "per surrogate group" in text
+    for phrase in ("resamples patients", "per patient", "n patients", "Flow of patients", "Patients and"):
+        assert phrase not in text
+    assert re.search(r"\d surrogate groups of (healthy|negative|AML)", text)
+    assert not re.search(r"<th[^>]*>[^<.]*patients", gamma)  # keys of model cards have dots
+
+
+def test_an_external_report_states_its_gate(gamma: str, tree: Tree) -> None:
+    inventory = pd.read_parquet(tree.results / "cohorts" / "gamma" / "inventory.parquet")
+    words = f"none of its {len(inventory)} images is a copy or near duplicate of the 150 development images"
+    assert words in Reader(gamma).text and 'href="gate.json"' in gamma
+
+
+def test_the_flow_says_what_its_lines_count_and_who_answered(index: str, tree: Tree) -> None:
+    text = Reader(index).text
+    assert text.count("second line: smears and images.") == 2  # beta names smears, under both protocols
+    assert text.count("second line: images.") == 4
+    table = pd.read_parquet(
+        tree.results / "predictions" / "sound" / "lite" / "raw" / "development" / "predictions.parquet"
+    )
+    n = table["truth"].isin(["missing", "inconclusive"]).sum()
+    footnote = (
+        f"The {n} images without a usable reference standard were answered by the mean of the networks of all"
+    )
+    assert text.count(footnote) == 2  # development's flow only, under both protocols
+
+
+def test_training_and_interval_methods_are_described(index: str) -> None:
+    text = Reader(index).text
+    assert "n = 3 folds, one line each; 80 to 88 training images a fold" in text
+    assert (
+        "Proportions (accuracy, sensitivity, specificity, PPV, NPV): Wilson on the effective sample" in text
+    )
+    assert "BCa bootstrap of patients or surrogate groups" in text
+
+
+def test_errors_of_two_classes_are_those_at_the_locked_threshold(tree: Tree, tmp_path: Path) -> None:
+    options = external_options(tree.options) | {"classes": ["healthy", "AML"], "report": {"errors_shown": 6}}
+    options["endpoints"] = {"aml": {"positive": ["AML"]}}
+    cases = pd.read_parquet(tree.results / "images" / "beta" / "raw" / "index.parquet")["case_id"][:4]
+    root = tmp_path / "fake"
+    shutil.copytree(tree.results / "images" / "beta", root / "images" / "beta")
+    # Truth, probability of AML; at 0.2 the first and third are wrong, at 0.5 the second and third.
+    rows = [("healthy", 0.3), ("AML", 0.4), ("AML", 0.1), ("healthy", 0.05)]
+    table = pd.DataFrame(
+        {
+            "case_id": cases,
+            "patient_id": cases,
+            "cohort": "beta",
+            "truth": [t for t, _ in rows],
+            "p_healthy": [1 - p for _, p in rows],
+            "p_AML": [p for _, p in rows],
+            "index_test": "lite-raw",
+        }
+    )
+    path = root / "predictions" / "sound" / "lite" / "raw" / "beta" / "predictions.parquet"
+    write_predictions(path, check_predictions(table, options["classes"]).table, options["classes"])
+    lock = {"endpoints": {"aml": {"positive": ["AML"], "case": {"threshold": 0.2}}}}
+    write_json(
+        root / "locked" / "sound" / "lite" / "raw" / "threshold.json", lock | {"digest": digest_of(lock)}
+    )
+
+    def shown(**changes: object) -> tuple[str, list[str]]:
+        reporter = Reporter(CommonOptions.model_validate(options | changes), Results(root, tmp_path))
+        (block,) = error_blocks(reporter, IndexTest("sound", "lite-raw"), "beta")
+        assert isinstance(block, Gallery)
+        return block.caption, [thumbnail.lines[2] for thumbnail in block.thumbnails]
+
+    caption, wrong = shown()
+    assert wrong == [cases[2], cases[0]] and "wrongly at the locked threshold of aml, 0.200" in caption
+    caption, wrong = shown(endpoints={})
+    assert wrong == [cases[2], cases[1]] and "wrongly by the largest probability (all classes)" in caption

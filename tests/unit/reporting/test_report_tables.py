@@ -30,6 +30,63 @@ def test_a_row_prints_estimate_interval_method_share_and_both_n() -> None:
     ]
 
 
+def compared(warnings: pd.DataFrame | None = None, noun: str = "patients", **changes: object) -> tables.Table:
+    table = pd.concat([metrics(), metrics(metric="auc", numerator=np.nan, denominator=np.nan)])
+    return tables.comparison_table(
+        {"B": (table.assign(**changes), warnings)}, "data", "AML", "patient", "title", {}, noun=noun
+    )
+
+
+def test_a_comparison_prints_the_share_of_proportions_only() -> None:
+    made = compared()
+    assert made.rows[0] == [
+        "B", "40", f"0.900 (0.800{TO}0.950)", f"0.900\u00a0[18/20] (0.800{TO}0.950)", "missing",
+    ]  # fmt: skip
+    assert made.notes == ["In brackets: numerator/denominator, in patients."]
+
+
+def test_surrogate_groups_stand_for_patients_in_headers_and_notes() -> None:
+    assert compared(noun="surrogate groups").header[1] == "surrogate groups"
+    warnings = pd.DataFrame(
+        [
+            warning("", "", "no patient identifiers: clusters are surrogate groups of near duplicates"),
+            warning("AML", "", "9 patients of positive: estimates are coarse under 30"),
+        ]
+    )
+    made = tables.metrics_table(
+        metrics(method="bootstrap_bca"), warnings, "AML", "patient", ["AML"], "t", 0.95, {}, False, ["Remark."],
+        "surrogate groups",
+    )  # fmt: skip
+    assert "surrogate groups" in made.header and "patients" not in made.header
+    assert made.notes == [
+        "Remark.",
+        "The bootstrap resamples surrogate groups with all their images.",
+        "Warning: 9 surrogate groups of positive: estimates are coarse under 30.",
+    ]
+
+
+def warning(endpoint: str, metric: str, text: str, name: str = "") -> dict[str, str]:
+    unit = "patient" if endpoint else ""
+    return {"endpoint": endpoint, "metric": metric, "class": name, "unit": unit, "warning": text}
+
+
+def test_a_comparison_warns_of_each_thing_once() -> None:
+    few = [warning("classes", "", f"{n} patients of {c}: few", c) for n, c in ((5, "AML"), (6, "ALL"))]
+    macro = warning("classes", "auc", "2 classes at 0 % or 100 %: too narrow", "macro")
+    own = warning("classes", "auc", "of one class only", "AML")
+    rows = {
+        "B": pd.DataFrame([*few, macro, own]),
+        "C": pd.DataFrame([*few, macro]),
+        "D": pd.DataFrame(few),
+        "E": None,
+    }
+    found = tables.comparison_warnings(rows, "classes", "patient", dict.fromkeys(rows, "patients"))
+    assert found == [
+        "Warning, B, C, D: 5 patients of AML, 6 patients of ALL: few.",
+        "Warning, B, C: AUC (macro): 2 classes at 0 % or 100 %: too narrow.",
+    ]
+
+
 def test_only_primary_rows_are_printed() -> None:
     both = pd.concat([metrics(), metrics(primary=False, method="bootstrap_bca", low=0.1)])
     assert len(printed(both)) == 1
@@ -109,6 +166,16 @@ def test_table_1_counted_by_hand() -> None:
     assert rows["age in years, median (range)"] == "40 (30 to 50); missing in 1"
     assert rows["sex"] == "F 1 (50%), M 1 (50%); missing in 1"
     assert rows["smears"] == "missing"
+
+
+def test_table_1_of_surrogate_groups_names_no_patients() -> None:
+    surrogate = inventory().assign(patient_source="surrogate")
+    one = tables.overview_table({"g": surrogate}, ["AML"], {"g": "G"}, {})
+    assert one.rows[0] == ["surrogate groups", "3"]
+    assert not any("patient" in row[0] for row in one.rows)
+    both = tables.overview_table({"a": inventory(), "g": surrogate}, ["AML"], {"a": "A", "g": "G"}, {})
+    assert both.rows[0] == ["patients", "3", "3 surrogate groups"]
+    assert both.notes[-1] == "In G surrogate groups of near duplicates are counted as patients."
 
 
 def test_table_1_says_missing_where_no_column_is() -> None:

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
+from marrowflow.choices.threshold import digest_of
 from marrowflow.errors import UserError
 from marrowflow.statistics.accuracy import main
 from marrowflow.statistics.bootstrap import draw_weights
 from marrowflow.statistics.cases import Sample
-from marrowflow.statistics.decision import digest_of
 from marrowflow.statistics.evaluation import evaluate_binary, evaluate_classes
 
 ORACLE = Path(__file__).parents[4] / "shared" / "oracles" / "clustered_small.csv"
@@ -442,3 +442,14 @@ def test_equal_numbers_of_two_hospitals_are_not_one_cluster(small, tmp_path):
     twice = pd.concat([small.assign(cohort="north"), small.assign(cohort="south")])
     tables = run(tmp_path, twice, "--unit", "case", "--positive", "AML")
     assert set(tables["metrics"]["n_patients"]) == {20}
+
+
+def test_a_leaky_protocol_is_stamped(tmp_path):
+    lock = {
+        "protocol": "as_published",
+        "endpoints": {"aml": {"positive": ["AML"], "case": {"threshold": 0.5}}},
+    }
+    (tmp_path / "threshold.json").write_text(json.dumps({**lock, "digest": digest_of(lock)}))
+    arguments = ["--positive", "AML", "--unit", "case", "--lock", str(tmp_path / "threshold.json")]
+    warnings = run(tmp_path, three_classes(), *arguments)["warnings"]
+    assert warnings["warning"].str.startswith("leaky protocol").sum() == 1

@@ -21,6 +21,8 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from marrowflow.choices.temperature import apply_temperature, fit_temperature
+from marrowflow.choices.threshold import digest_of, fit_threshold
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import (
     Calibration,
@@ -35,8 +37,6 @@ from marrowflow.config import (
 from marrowflow.errors import UserError
 from marrowflow.files import write_json
 from marrowflow.predictions import ENSEMBLE, PROBABILITY, write_predictions
-from marrowflow.statistics.calibration import apply_temperature, fit_temperature
-from marrowflow.statistics.decision import digest_of, fit_threshold
 
 log = logging.getLogger(__name__)
 

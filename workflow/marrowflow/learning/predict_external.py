@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from marrowflow.choices.threshold import read_lock
 from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import ClassName, Model, Section, read_options
 from marrowflow.errors import UserError
@@ -20,7 +21,6 @@ from marrowflow.learning.device import choose_device
 from marrowflow.learning.ensemble import answered, load_networks, mean_probabilities, truth_of
 from marrowflow.learning.lock import calibrated
 from marrowflow.predictions import ENSEMBLE, write_predictions
-from marrowflow.statistics.decision import read_lock
 
 
 class Options(Section):

@@ -9,7 +9,7 @@ from pathlib import Path
 from marrowflow.cli import progress, step_parser
 from marrowflow.config import Protocol, read_options
 from marrowflow.reporting import page, tables
-from marrowflow.reporting.results import Results
+from marrowflow.reporting.results import Results, read_json
 from marrowflow.reporting.sections import (
     CommonOptions,
     Reporter,
@@ -23,6 +23,7 @@ from marrowflow.reporting.sections import (
     limitation_section,
     limitations,
     lock_blocks,
+    missing,
     record_section,
     surrogate_cohorts,
 )
@@ -59,7 +60,8 @@ def report_external(
     overview = tables.overview_table(
         inventory, options.classes, {cohort: hospital}, reporter.sources(results.inventory_path(cohort))
     )
-    sections = [page.Section("Patients and images", "cohort", [overview])]
+    title = f"{reporter.noun(cohort).capitalize()} and images"
+    sections = [page.Section(title, "cohort", [overview, _gate_note(results, cohort)])]
     for protocol in progress(options.protocols, f"report of {cohort}", unit="protocol"):
         sections += _protocol_sections(reporter, protocol, cohort, hospital)
     tests = [t for protocol in options.protocols for t in reporter.tests(protocol)]
@@ -86,6 +88,20 @@ def report_external(
     return path
 
 
+def _gate_note(results: Results, cohort: str) -> page.Text:
+    """State what the gate before the validation found: no image of this hospital was seen in development."""
+    path = results.root / "external" / cohort / "gate.json"
+    gate = read_json(path)
+    if gate is None:
+        return missing(path, results)
+    words = (
+        f"Gate before the external validation: {gate['duplicates'] or 'none'} of its {gate['n_external']} images is a "
+        f"copy or near duplicate of the {gate['n_development']} development images "
+        f"(near duplicates differ in at most {gate['distance']} of 64 bits)."
+    )
+    return page.Text([words], "warning" if gate["duplicates"] else "note", {path.name: results.href(path)})
+
+
 def _protocol_sections(
     reporter: Reporter, protocol: Protocol, cohort: str, hospital: str
 ) -> list[page.Section]:
@@ -101,7 +117,7 @@ def _protocol_sections(
     compared = index_test_tables(reporter, protocol, cohort, hospital)
     return [
         section(
-            "Flow of patients and cross-tabulation",
+            f"Flow of {flow.noun} and cross-tabulation",
             "flow",
             flow_blocks(reporter, test, cohort, hospital, flow),
         ),

@@ -26,10 +26,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
+from marrowflow.config import LEAKY
 from marrowflow.files import written_whole
-
-LEAKY = "leaky protocol — not comparable"
-"""Stamp of everything that comes from a split by image."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Okabe–Ito, strongest contrast on white first, yellow last."""
@@ -194,7 +192,8 @@ class _Sheet:
         axes.axis("off")
         y = self.y + top
         for text, style in entries:
-            axes.plot([4, 30], [y + _LEADING / 2] * 2, **style)
+            x = [17] if style["linestyle"] == "none" else [4, 30]
+            axes.plot(x, [y + _LEADING / 2] * len(x), **style)
             for line in wrapped(text, total - 40):
                 axes.text(38, y + _LEADING / 2, line, size=_SIZE, va="center_baseline")
                 y += _LEADING
@@ -295,6 +294,8 @@ def calibration(panels: Mapping[str, pd.DataFrame], title: str, subtitle: str, l
                 ecolor="#7fb2d4",
                 lw=1.4,
                 elinewidth=1.2,
+                clip_on=False,  # markers at 0 and 1 are drawn whole, and above the axes' lines
+                zorder=3,
             )
             _unit_axes(axes, (0, 0.2, 0.4, 0.6, 0.8, 1) if single else (0, 0.5, 1))
             if not single:
@@ -360,14 +361,21 @@ def _shortened(text: str, width: float) -> str:
 
 
 def training_curves(
-    histories: Mapping[str, pd.DataFrame], title: str, subtitle: str, leaky: bool = False
+    histories: Mapping[str, pd.DataFrame],
+    kept: Mapping[str, int],
+    title: str,
+    subtitle: str,
+    leaky: bool = False,
 ) -> Canvas:
     """Draw loss and accuracy by epoch, one line a fold, training and validation in two colours.
 
     Parameters
     ----------
     histories
-        Fold → rows with epoch, train_loss, train_accuracy, validation_loss, validation_accuracy.
+        Fold → rows with epoch, train_loss, train_accuracy, validation_loss, validation_accuracy (NaN without
+        a validation part).
+    kept
+        Fold → epoch whose network was kept; it is marked. Folds may be left out.
     title, subtitle
         What is shown, and its n.
     leaky
@@ -378,36 +386,52 @@ def training_curves(
         "train": {"color": PALETTE[0], "linestyle": "--", "linewidth": 1.3},
         "validation": {"color": PALETTE[1], "linestyle": "-", "linewidth": 1.3},
     }
+    mark: dict[str, Any] = {
+        "color": _INK,
+        "linestyle": "none",
+        "marker": "D",
+        "ms": 5,
+        "mfc": "white",
+        "mew": 1.2,
+    }
+    validated = any(h["validation_loss"].notna().any() for h in histories.values())
+    entries = [
+        ("training images (augmented where planned)", styles["train"]),
+        ("validation images", styles["validation"]),
+    ]
+    if kept:
+        entries.append((f"kept epoch ({'lowest validation loss' if validated else 'the last one'})", mark))
     last = max(float(h["epoch"].max()) for h in histories.values())
     first = min(float(h["epoch"].min()) for h in histories.values())
     with _styled():
-        sheet = _Sheet.start(title, subtitle, 2 * height + gap + 52 + 2 * _LEADING, leaky)
+        legend = _legend_height([text for text, _ in entries])
+        sheet = _Sheet.start(title, subtitle, 2 * height + gap + 46 + legend, leaky)
         for i, (quantity, name) in enumerate((("loss", "loss (cross-entropy)"), ("accuracy", "accuracy"))):
             axes = sheet.panel(54, WIDTH - 66, height, 4 + i * (height + gap))
-            for history in histories.values():
+            for fold, history in histories.items():
                 for part, style in styles.items():
                     # A single epoch makes no line: show it as a point.
                     marker: dict[str, Any] = {"marker": "o", "ms": 4} if len(history) == 1 else {}
                     axes.plot(history["epoch"], history[f"{part}_{quantity}"], alpha=0.8, **style, **marker)
+                own = history[history["epoch"].eq(kept.get(fold))]
+                part = "validation" if validated else "train"
+                axes.plot(own["epoch"], own[f"{part}_{quantity}"], zorder=3, clip_on=False, **mark)
             axes.set_xlim(first - 0.3, last + 0.3)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
             axes.set_ylabel(name)
             axes.grid(color="#e3e3e3", linewidth=0.7)
             if quantity == "accuracy":
                 axes.set(ylim=(-0.02, 1.02), xlabel="epoch")
-        sheet.legend(
-            [
-                ("training images (augmented where planned)", styles["train"]),
-                ("validation images", styles["validation"]),
-            ],
-            2 * height + gap + 48,
-        )
+        sheet.legend(entries, 2 * height + gap + 48)
     return sheet.figure
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A point with its interval (NaN where there is none), and what the figure writes above it, left and right."""
+    """A point with its interval (NaN where there is none), and what the figure writes above it, left and right.
+
+    `n` is what the estimate was made of, as ``4/6`` or ``n = 21``.
+    """
 
     name: str
     n: str

@@ -20,9 +20,9 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 
-from marrowflow.config import Unit
+from marrowflow.config import LEAKY, Unit
 from marrowflow.predictions import INCONCLUSIVE, MISSING
-from marrowflow.reporting.figures import LEAKY, blank, wrapped
+from marrowflow.reporting.figures import blank, wrapped
 from marrowflow.statistics.cases import gather_units
 
 ELIGIBLE, EXCLUDED = "Eligible", "Excluded"

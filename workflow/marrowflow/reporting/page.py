@@ -17,8 +17,9 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from marrowflow.config import LEAKY
 from marrowflow.files import write_text
-from marrowflow.reporting.figures import LEAKY, Saved
+from marrowflow.reporting.figures import Saved
 from marrowflow.reporting.tables import Table
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+from marrowflow.choices.threshold import read_lock
 from marrowflow.config import Protocol
 from marrowflow.errors import UserError
 from marrowflow.predictions import Predictions, read_predictions
-from marrowflow.statistics.decision import read_lock
 
 DEVELOPMENT = "development"
 """Name of the pooled development cohorts in the paths of predictions and accuracy."""

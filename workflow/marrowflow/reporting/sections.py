@@ -18,7 +18,9 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from marrowflow import __version__
+from marrowflow.choices.threshold import locked_threshold
 from marrowflow.config import (
+    LEAKY,
     About,
     Accuracy,
     ClassName,
@@ -32,12 +34,11 @@ from marrowflow.config import (
 from marrowflow.errors import UserError
 from marrowflow.files import sha256_of, write_json, write_table
 from marrowflow.images.store import open_store
-from marrowflow.predictions import NO_REFERENCE, PROBABILITY
+from marrowflow.predictions import ENSEMBLE, NO_REFERENCE, PROBABILITY
 from marrowflow.reporting import figures, page, tables
 from marrowflow.reporting.flow import Flow, Question, draw, trace
 from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_json
 from marrowflow.statistics.accuracy import CLASSES, FEW_PATIENTS
-from marrowflow.statistics.decision import locked_threshold
 
 SURROGATE = (
     "No patient identifiers: near-duplicate clusters stand in for patients; "
@@ -110,11 +111,21 @@ class Reporter:
 
     def noun(self, cohort: str) -> str:
         """Return what stands for a patient in a cohort."""
-        return "surrogate groups" if cohort in self.surrogate else "patients"
+        return tables.SURROGATES if cohort in self.surrogate else tables.PATIENTS
+
+    def common_noun(self, cohorts: Iterable[str]) -> str:
+        """Return what stands for a patient in a table or figure of several cohorts."""
+        nouns = sorted({self.noun(cohort) for cohort in cohorts})
+        return " or ".join(nouns) or tables.PATIENTS
 
     def remarks(self, cohort: str) -> list[str]:
         """Return what every table of a cohort's accuracy must say."""
         return [SURROGATE] if cohort in self.surrogate else []
+
+    def common_remarks(self, names: Mapping[str, str]) -> list[str]:
+        """Return what a table or figure of several cohorts (id → name) must say, and of which of them."""
+        surrogate = [name for cohort, name in names.items() if cohort in self.surrogate]
+        return [f"{', '.join(surrogate)}: {SURROGATE[0].lower()}{SURROGATE[1:]}"] if surrogate else []
 
     def question(self, test: IndexTest) -> Question:
         """Return the primary endpoint with its locked threshold; the classification where there is none."""
@@ -147,9 +158,9 @@ def endpoint_title(options: CommonOptions, name: str) -> str:
     return f"{name} ({' or '.join(options.endpoints[name].positive)} against all others)"
 
 
-def unit_title(unit: str) -> str:
-    """Return how a unit of analysis is called in headings."""
-    return "per patient" if unit == "patient" else "per image"
+def unit_title(unit: str, noun: str = tables.PATIENTS) -> str:
+    """Return how a unit of analysis is called in headings, where `noun` stands for patients."""
+    return f"per {noun[:-1].replace('s or ', ' or ')}" if unit == "patient" else "per image"
 
 
 def stem(*parts: str) -> str:
@@ -171,8 +182,20 @@ def flow_of(reporter: Reporter, test: IndexTest, cohort: str, development: bool)
     )
 
 
+def ensemble_footnote(reporter: Reporter, test: IndexTest, cohort: str) -> str:
+    """Say who answered for development cases without a reference standard; empty where there are none."""
+    table = reporter.results.predictions(test, DEVELOPMENT, reporter.options.classes).table
+    rows = table["cohort"].eq(cohort) & table["fold"].eq(ENSEMBLE) & table["truth"].isin(NO_REFERENCE)
+    if not rows.any():
+        return ""
+    return (
+        f"The {rows.sum()} images without a usable reference standard were answered by the mean of the networks of "
+        "all folds."
+    )
+
+
 def flow_blocks(
-    reporter: Reporter, test: IndexTest, cohort: str, hospital: str, flow: Flow
+    reporter: Reporter, test: IndexTest, cohort: str, hospital: str, flow: Flow, footnote: str = ""
 ) -> list[page.Block]:
     """Draw the diagram, narrow and wide, write its numbers, and tabulate index test by reference."""
     name = stem("flow", cohort, *leaky_suffix(test))
@@ -200,9 +223,10 @@ def flow_blocks(
     )
     question = flow.question
     cut = f" at the locked threshold {tables.number(question.threshold)}" if question.positive else ""
+    below = "images" if root.smears is None else "smears and images"
     diagram = page.Figure(
         f"Flow of {flow.noun} through {hospital} (index test {test.name}, endpoint {question.name}{cut}). "
-        f"Counted in {flow.noun}{'' if flow.noun == 'images' else '; second line: images'}.",
+        f"Counted in {flow.noun}{'' if flow.noun == 'images' else f'; second line: {below}'}. {footnote}".strip(),
         alternative,
         figures.embedded(draw(flow, leaky=test.leaky), f"{name}_narrow"),
         figures.save(draw(flow, _WIDE, test.leaky), reporter.folder, name),
@@ -256,11 +280,12 @@ def accuracy_sections(
                 endpoint,
                 unit,
                 reporter.options.classes,
-                f"{who}: {endpoint}, {unit_title(unit)}",
+                f"{who}: {endpoint}, {unit_title(unit, reporter.noun(cohort))}",
                 reporter.options.accuracy.confidence,
                 sources,
                 test.leaky,
                 reporter.remarks(cohort),
+                reporter.noun(cohort),
             )
             for unit in reporter.options.units
         ]
@@ -286,7 +311,9 @@ def endpoint_figures(
         if table is not None:
             table = table[table["endpoint"].eq(endpoint) & table["unit"].eq(unit)]
         if table is None or table.empty:
-            lost.append(f"{tables.MISSING}: {name} has no rows for {endpoint}, {unit_title(unit)}")
+            lost.append(
+                f"{tables.MISSING}: {name} has no rows for {endpoint}, {unit_title(unit, reporter.noun(cohort))}"
+            )
             return None
         return table
 
@@ -340,7 +367,7 @@ def endpoint_figures(
             tables.confusion_table(
                 matrix,
                 reporter.noun(cohort) if unit == "patient" else "images",
-                f"{who}: confusion matrix, {endpoint}, {unit_title(unit)}",
+                f"{who}: confusion matrix, {endpoint}, {unit_title(unit, reporter.noun(cohort))}",
                 reporter.sources(path),
                 test.leaky,
             )
@@ -425,7 +452,7 @@ def index_test_tables(reporter: Reporter, protocol: Protocol, cohort: str, who: 
             "index test",
             endpoint,
             reporter.unit,
-            f"{who}: all index tests, {endpoint}, {unit_title(reporter.unit)}",
+            f"{who}: all index tests, {endpoint}, {unit_title(reporter.unit, reporter.noun(cohort))}",
             {
                 f"metrics.csv of {t.name}": reporter.results.href(
                     reporter.results.accuracy_path(t, cohort, "metrics.csv")
@@ -437,12 +464,89 @@ def index_test_tables(reporter: Reporter, protocol: Protocol, cohort: str, who: 
                 *reporter.remarks(cohort),
             ],
             tests[0].leaky,
+            reporter.noun(cohort),
         )
         for endpoint in reporter.endpoints
     ]
 
 
 # Locked threshold
+
+
+def fitted_on(lock: Mapping[str, Any]) -> str:
+    """Return what the cut-offs were fitted on; empty where none was fitted, as they were fixed beforehand."""
+    rule = lock.get("rule") or {}
+    return "" if rule.get("rule") == "fixed" else str(lock.get("fitted_on") or "")
+
+
+def fitting_statement(lock: Mapping[str, Any]) -> str:
+    """Say how the development figures stand to the predictions that the threshold was fitted on."""
+    source = fitted_on(lock)
+    if not source:
+        return "The threshold was fixed beforehand."
+    if source.startswith("validation"):
+        return f"The threshold was fitted on {source}; development figures are of the test rows."
+    return "Development sensitivity and specificity are at a threshold fitted on the same out-of-fold predictions."
+
+
+def fitted_choices(lock: Mapping[str, Any]) -> list[str]:
+    """Return which of the locked choices were fitted on development predictions."""
+    return [
+        *(["threshold"] if lock["endpoints"] and fitted_on(lock) else []),
+        *(["temperature"] if _temperature(lock) is not None else []),
+    ]
+
+
+def _temperature(lock: Mapping[str, Any]) -> float | None:
+    calibration = lock.get("calibration") or {}
+    temperature = calibration.get("temperature")
+    return None if calibration.get("method") == "none" else temperature
+
+
+def calibration_statement(lock: Mapping[str, Any]) -> str:
+    """Say how the probabilities were calibrated, or that they were not."""
+    calibration = lock.get("calibration") or {}
+    temperature = _temperature(lock)
+    if not calibration:
+        return f"Calibration of the probabilities: {tables.MISSING}."
+    if temperature is None:
+        return "Probabilities were not calibrated."
+    return (
+        f"Probabilities were calibrated beforehand at temperature {tables.number(temperature)}"
+        + (f", fitted on {calibration['fitted_on']}" if calibration.get("fitted_on") else "")
+        + (f" (n = {calibration['n_cases']} images)" if calibration.get("n_cases") is not None else "")
+        + "."
+    )
+
+
+def networks_of(reporter: Reporter, test: IndexTest) -> int:
+    """Return how many networks an index test has: one a fold."""
+    return len(list(reporter.results.training_path(test, "0", "card.json").parent.parent.glob("*/card.json")))
+
+
+def ensemble_statements(lock: Mapping[str, Any], networks: int) -> list[str]:
+    """Say whose answers were scored where, and at which temperature; nothing for a single network."""
+    if networks == 1:
+        return []
+    external = lock.get("external_answers") or "mean of the networks of all folds"
+    development = lock.get("development_answers") or "single networks, out of fold"
+    choices = " and ".join(fitted_choices(lock))
+    count = f" ({networks} networks)" if networks else ""
+    fitted = f"; {choices} {'were' if ' and ' in choices else 'was'} fitted on answers of {development}"
+    found = [f"External scores: {external}{count}{fitted if choices else ''}."]
+    by_fold = (lock.get("calibration") or {}).get("by_fold") or {}
+    if _temperature(lock) is not None and (by_fold or not _on_validation(lock)):
+        values = ", ".join(f"fold {k} {tables.number(by_fold[k])}" for k in sorted(by_fold, key=int))
+        found.append(
+            "Development rows of each fold were calibrated at the temperature of the other folds"
+            + (f": {values}." if values else ".")
+        )
+    return found
+
+
+def _on_validation(lock: Mapping[str, Any]) -> bool:
+    calibration = lock.get("calibration") or {}
+    return str(calibration.get("fitted_on") or lock.get("fitted_on")).startswith("validation")
 
 
 def lock_blocks(reporter: Reporter, test: IndexTest, applied_to: Sequence[str]) -> list[page.Block]:
@@ -452,7 +556,7 @@ def lock_blocks(reporter: Reporter, test: IndexTest, applied_to: Sequence[str]) 
     words = _RULES.get(str(rule.get("rule")), str(rule.get("rule", tables.MISSING))).format(
         value=rule.get("value")
     )
-    calibration = lock.get("calibration") or {}
+    noun = reporter.noun(DEVELOPMENT)
     rows = []
     for name, endpoint in lock["endpoints"].items():
         for unit in reporter.options.units:
@@ -465,7 +569,7 @@ def lock_blocks(reporter: Reporter, test: IndexTest, applied_to: Sequence[str]) 
                 [
                     name,
                     " + ".join(endpoint["positive"]),
-                    unit_title(unit),
+                    unit_title(unit, noun),
                     *values,
                     tables.MISSING if n is None else str(n),
                 ]
@@ -479,28 +583,34 @@ def lock_blocks(reporter: Reporter, test: IndexTest, applied_to: Sequence[str]) 
         "development specificity",
         "n",
     ]
-    temperature = calibration.get("temperature")
+    source = fitted_on(lock)
+    rule_statement = f"Rule: {words}." + (
+        f" Fitted on: {source} of the development cohorts." if source else ""
+    )
     statements = [
-        f"Rule: {words}. Fitted on: {lock.get('fitted_on', tables.MISSING)} of the development cohorts.",
-        f"Probabilities were calibrated beforehand: {calibration.get('method', tables.MISSING)}"
-        + (f", temperature {tables.number(temperature)}" if isinstance(temperature, int | float) else "")
-        + (f", fitted on {calibration['fitted_on']}" if calibration.get("fitted_on") else "")
-        + (f" (n = {calibration['n_cases']} images)" if calibration.get("n_cases") is not None else "")
-        + ".",
+        calibration_statement(lock),
+        *ensemble_statements(lock, networks_of(reporter, test)),
         f"Digest {str(lock.get('digest', tables.MISSING))[:12]}; applied unchanged to "
         + (f"{', '.join(applied_to)}." if applied_to else "no external hospital."),
-        "Development sensitivity and specificity are at a threshold fitted on the same out-of-fold predictions.",
     ]
     sources = reporter.sources(reporter.results.lock_path(test))
     if not rows:
         return [
             page.Text(["No yes/no endpoint: the predicted class is the one with the largest probability."]),
-            page.Text(statements[1:3], "note", sources),
+            page.Text(statements, "note", sources),
         ]
+    # The lock describes the predictions that were fitted on, which need not be those of the test rows.
+    own = ["Sensitivity, specificity and n of this table are of the validation predictions."]
     return [
-        page.Text(statements, "note"),
+        page.Text([rule_statement, *statements, fitting_statement(lock)], "note"),
         tables.Table(
-            f"Locked thresholds of {test.name}", header, rows, (3, 4, 5, 6), (), sources, test.leaky
+            f"Locked thresholds of {test.name}",
+            header,
+            rows,
+            (3, 4, 5, 6),
+            own if source.startswith("validation") else (),
+            sources,
+            test.leaky,
         ),
     ]
 
@@ -515,7 +625,8 @@ def _number_or_missing(value: Any) -> str:
 def error_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.Block]:
     """Show the wrong predictions with the largest probability, one thumbnail an image.
 
-    Order: probability of the predicted class from high to low, then the case's id.
+    With two classes and an endpoint the answer is the one at the locked threshold of images, else the
+    class with the largest probability. Order: probability of that class from high to low, then the case's id.
     """
     most = reporter.options.report.errors_shown
     if most == 0:
@@ -523,11 +634,13 @@ def error_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.
     path = reporter.results.predictions_path(test, cohort)
     table = reporter.results.predictions(test, cohort, reporter.options.classes).table
     countable = table[table["status"].eq("ok") & ~table["truth"].isin(NO_REFERENCE)]
+    countable, how = _answered(reporter, test, countable)
     wrong = countable[countable["truth"].ne(countable["predicted"])]
     if wrong.empty:
         return [
             page.Text(
-                [f"None of {len(countable)} images was classified wrongly."], sources=reporter.sources(path)
+                [f"None of {len(countable)} images was classified wrongly {how}."],
+                sources=reporter.sources(path),
             )
         ]
     confidence = [row[PROBABILITY + row["predicted"]] for row in wrong.to_dict("records")]
@@ -553,11 +666,25 @@ def error_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.
             page.thumbnail(pictures[row["case_id"]], lines, f"{row['case_id']}: {lines[0]}, {lines[1]}")
         )
     caption = (
-        f"{len(wrong)} of {len(countable)} images with a reference were classified wrongly; "
+        f"{len(wrong)} of {len(countable)} images with a reference were classified wrongly {how}; "
         f"the {len(thumbnails)} most confident are shown, as the network saw them ({test.name})."
         + (f" Picture missing: {absent}." if absent else "")
     )
     return [page.Gallery(caption, thumbnails, reporter.sources(path))]
+
+
+def _answered(reporter: Reporter, test: IndexTest, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """Return images with the answers that accuracy counts, and how they were decided."""
+    options = reporter.options
+    if len(options.classes) != 2 or not options.endpoints or "case" not in options.units:
+        return rows, "by the largest probability (all classes)"
+    name, endpoint = next(iter(options.endpoints.items()))
+    threshold = locked_threshold(reporter.results.lock(test), name, endpoint.positive, "case")
+    (positive,) = endpoint.positive
+    (negative,) = (c for c in options.classes if c != positive)
+    called = rows[PROBABILITY + positive].to_numpy(np.float64) >= threshold
+    answers = np.where(called, positive, negative).astype(object)
+    return rows.assign(predicted=answers), f"at the locked threshold of {name}, {tables.number(threshold)}"
 
 
 # Limitations and record
@@ -573,7 +700,7 @@ def limitations(
     if "as_published" in reporter.options.protocols:
         found.append(
             "The protocol as_published divides by image, so images of one patient can be trained and tested on: "
-            f"{figures.LEAKY}."
+            f"{LEAKY}."
         )
     development = [c for c in inventories if roles[c] == "development"]
     external = [c for c in inventories if roles[c] == "external"]
@@ -581,16 +708,29 @@ def limitations(
         found.append("One development cohort: variation between hospitals was not seen in training.")
     if not external:
         found.append("No external validation: all estimates are from the hospitals that were trained on.")
+    found += _ensemble_limitation(reporter) if external else []
     for cohort, inventory in inventories.items():
         found += _cohort_limitations(cohort, inventory, reporter.options.classes)
     return found
 
 
+def _ensemble_limitation(reporter: Reporter) -> list[str]:
+    test = reporter.tests(reporter.options.protocols[0])[0]
+    choices = " and ".join(fitted_choices(reporter.results.lock(test)))
+    if not choices or networks_of(reporter, test) == 1:
+        return []
+    return [
+        f"External scores are means of the networks of all folds, but {choices} of {test.name} "
+        f"{'were' if ' and ' in choices else 'was'} fitted on single networks' answers: averaging can shift "
+        "scores against the threshold."
+    ]
+
+
 def _cohort_limitations(cohort: str, inventory: pd.DataFrame, classes: Sequence[str]) -> list[str]:
     found = []
-    noun = "patients"
+    noun = tables.PATIENTS
     if inventory["patient_source"].eq("surrogate").any():
-        noun = "surrogate groups"
+        noun = tables.SURROGATES
         found.append(f"{cohort}: {SURROGATE[0].lower()}{SURROGATE[1:]}")
     kept = inventory[inventory["status"].eq("included")]
     usable = kept[kept["reference_status"].eq("ok")]
@@ -699,9 +839,7 @@ def banners(inventories: Mapping[str, pd.DataFrame], protocols: Sequence[Protoco
     surrogate = [c for c in inventories if c in surrogate_cohorts(inventories)]
     found = [f"{SURROGATE} Cohorts: {', '.join(surrogate)}."] if surrogate else []
     if "as_published" in protocols:
-        found.append(
-            f"Sections stamped “{figures.LEAKY}” come from a split by image, as the study was published."
-        )
+        found.append(f"Sections stamped “{LEAKY}” come from a split by image, as the study was published.")
     return found
 
 

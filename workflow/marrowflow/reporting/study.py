@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -32,7 +33,9 @@ from marrowflow.reporting.sections import (
     banners,
     checked_tests,
     endpoint_title,
+    ensemble_footnote,
     error_blocks,
+    fitting_statement,
     flow_blocks,
     flow_of,
     index_test_tables,
@@ -54,6 +57,10 @@ _PROTOCOLS = {
     "sound": "patients and near-duplicate clusters are never divided",
     "as_published": "divided by image as published",
 }
+_INTERVALS = (
+    "Proportions (accuracy, sensitivity, specificity, PPV, NPV): Wilson on the effective sample size, with a t "
+    "quantile. All other metrics, and means over classes: BCa bootstrap of {noun} (percentile where BCa is undefined)"
+)
 
 
 class Options(CommonOptions):
@@ -101,7 +108,7 @@ def report_study(options: Options, results: Results, cohorts: Sequence[Cohort]) 
         sections += _protocol_sections(reporter, options, protocol, cohorts)
     if "as_published" in options.protocols:
         sections.append(_optimism_section(reporter))
-    sections.append(_methods_section(options))
+    sections.append(_methods_section(options, reporter.common_noun(inventories)))
     roles = {c.name: c.role for c in cohorts}
     sections.append(limitation_section(limitations(reporter, inventories, roles)))
     tests = [t for protocol in options.protocols for t in reporter.tests(protocol)]
@@ -159,21 +166,25 @@ def _protocol_sections(
 
     flows = []
     for cohort in cohorts:
-        flow = flow_of(reporter, test, cohort.name, cohort.role == "development")
-        blocks = flow_blocks(reporter, test, cohort.name, cohort.hospital, flow)
+        developed = cohort.role == "development"
+        flow = flow_of(reporter, test, cohort.name, developed)
+        footnote = ensemble_footnote(reporter, test, cohort.name) if developed else ""
+        blocks = flow_blocks(reporter, test, cohort.name, cohort.hospital, flow, footnote)
         flows.append(
             page.Section(cohort.hospital, f"flow-{protocol}-{cohort.name}", blocks, leaky=test.leaky)
         )
-    developed = accuracy_sections(reporter, test, DEVELOPMENT, "Development", f"development-{protocol}")
+    development = accuracy_sections(reporter, test, DEVELOPMENT, "Development", f"development-{protocol}")
     whole = [(DEVELOPMENT, "Development"), *((c.name, c.hospital) for c in external)]
     compared = [b for name, who in whole for b in index_test_tables(reporter, protocol, name, who)]
     return [
         section("Results at a glance", "glance", _glance_blocks(reporter, test, external)),
-        section("Flow of patients and cross-tabulation", "flow", [], flows),
+        section(
+            f"Flow of {reporter.common_noun(c.name for c in cohorts)} and cross-tabulation", "flow", [], flows
+        ),
         section("Partitions and leakage gate", "partitions", _partition_blocks(reporter, test)),
         section("Training", "training", _training_blocks(reporter, options, protocol)),
         section("Locked threshold", "threshold", lock_blocks(reporter, test, [c.hospital for c in external])),
-        section("Accuracy on development data, out of fold", "development", [], developed),
+        section("Accuracy on development data, out of fold", "development", [], development),
         section("External validation", "external", _external_blocks(reporter, test, external)),
         *([section("Index tests compared", "tests", compared)] if compared else []),
         section("Most confident errors, development", "errors", error_blocks(reporter, test, DEVELOPMENT)),
@@ -181,7 +192,7 @@ def _protocol_sections(
 
 
 def _glance_blocks(reporter: Reporter, test: IndexTest, external: Sequence[Cohort]) -> list[page.Block]:
-    """Compare development and hospitals: forest plot and table of the primary endpoint, tables of the others."""
+    """Compare development and hospitals: forest plot of the primary endpoint, a table of each endpoint."""
     results, unit = reporter.results, reporter.unit
     names = {DEVELOPMENT: "Development", **{c.name: c.hospital for c in external}}
     metrics = {name: results.accuracy(test, name, "metrics.csv") for name in names}
@@ -190,20 +201,25 @@ def _glance_blocks(reporter: Reporter, test: IndexTest, external: Sequence[Cohor
         f"metrics.csv of {name}": results.href(results.accuracy_path(test, name, "metrics.csv"))
         for name in names
     }
+    noun = reporter.common_noun(names)
+    nouns = {title: reporter.noun(name) for name, title in names.items()}
+    warned = {title: warnings[name] for name, title in names.items()}
+    fitting = [fitting_statement(results.lock(test))]
     blocks: list[page.Block] = [
         tables.comparison_table(
             {title: (metrics[name], warnings[name]) for name, title in names.items()},
             "data",
             endpoint,
             unit,
-            f"{test.name}, {endpoint}, {unit_title(unit)}: estimate ({reporter.options.accuracy.confidence:.0%} interval)",
+            f"{test.name}, {endpoint}, {unit_title(unit, noun)}: estimate ({reporter.options.accuracy.confidence:.0%} interval)",
             sources,
             [
-                "Development sensitivity and specificity are at a threshold fitted on the same out-of-fold predictions."
-            ]
-            if endpoint in reporter.options.endpoints
-            else [],
+                *(fitting if endpoint in reporter.options.endpoints else []),
+                *reporter.common_remarks(names),
+                *tables.comparison_warnings(warned, endpoint, unit, nouns),
+            ],
             test.leaky,
+            noun,
         )
         for endpoint in reporter.endpoints
     ]
@@ -222,13 +238,23 @@ def _forest(
             row = tables.primary_row(metrics[name], endpoint, unit, metric, of)
             value = {k: float(row[k]) if row else float("nan") for k in ("estimate", "low", "high")}
             n = tables.whole(row["n_patients" if unit == "patient" else "n_cases"]) if row else tables.MISSING
-            panels.setdefault(title, []).append(figures.Estimate(who, f"n = {n}", short(row), **value))
-            records.append({"cohort": name, "metric": metric, "class": of, **value})
+            made_of = (tables.share(row) if row else "") or f"n = {n}"
+            panels.setdefault(title, []).append(figures.Estimate(who, made_of, short(row), **value))
+            records.append({"cohort": name, "metric": metric, "class": of, "of": made_of, **value})
     file = stem("forest", *leaky_suffix(test))
     path = reporter.folder / f"{file}.csv"
     write_table(path, pd.DataFrame(records))
     title = f"Accuracy by hospital: {endpoint_title(reporter.options, endpoint)}"
-    subtitle = f"{test.name}, {unit_title(unit)}, {reporter.options.accuracy.confidence:.0%} intervals; n in {'patients' if unit == 'patient' else 'images'}"
+    noun = reporter.common_noun(names)
+    counted = noun if unit == "patient" else "images"
+    remarks = reporter.common_remarks(names)
+    subtitle = ". ".join(
+        [
+            f"{test.name}, {unit_title(unit, noun)}, {reporter.options.accuracy.confidence:.0%} intervals; "
+            f"in parentheses: {counted} (numerator/denominator, or n)",
+            *(text.rstrip(".") for text in remarks),
+        ]
+    )
     labels = [f"{metric}: {e.name} ({e.n}) {e.value}" for metric, rows in panels.items() for e in rows]
     return reporter.draw(
         figures.forest(panels, title, subtitle, test.leaky),
@@ -247,9 +273,12 @@ def _partition_blocks(reporter: Reporter, test: IndexTest) -> list[page.Block]:
     if counts is None:
         blocks.append(missing(path, reporter.results))
     else:
-        title = f"Patients and images by fold ({_PROTOCOLS[test.protocol]})"
+        noun = reporter.noun(DEVELOPMENT)
+        title = f"{noun.capitalize()} and images by fold ({_PROTOCOLS[test.protocol]})"
         blocks.append(
-            tables.counts_table(counts, reporter.options.classes, title, reporter.sources(path), test.leaky)
+            tables.counts_table(
+                counts, reporter.options.classes, title, reporter.sources(path), test.leaky, noun
+            )
         )
     return [*blocks, *_gate_blocks(reporter, test)]
 
@@ -261,10 +290,12 @@ def _gate_blocks(reporter: Reporter, test: IndexTest) -> list[page.Block]:
     if gate is None:
         return [missing(path, reporter.results)]
     leaks: dict[str, int] = gate.get("leaks", {})
-    found = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in leaks.items()) or tables.MISSING
+    noun = reporter.noun(DEVELOPMENT)
+    kinds = {kind: noun if kind == "patients" else kind.replace("_", " ") for kind in leaks}
+    found = ", ".join(f"{n} {kinds[kind]}" for kind, n in leaks.items()) or tables.MISSING
     statement = (
         f"Leakage gate, before any training: on two sides of a fold stood {found} "
-        f"(of {gate.get('n_patients', tables.MISSING)} patients and {gate.get('n_cases', tables.MISSING)} images; "
+        f"(of {gate.get('n_patients', tables.MISSING)} {noun} and {gate.get('n_cases', tables.MISSING)} images; "
         f"near duplicates differ in at most {gate.get('distance', tables.MISSING)} of 64 bits)."
     )
     leaked = any(leaks.values())
@@ -276,7 +307,7 @@ def _gate_blocks(reporter: Reporter, test: IndexTest) -> list[page.Block]:
             [str(f["fold"]), str(f["n_test_cases"]), *(f"{f[k]['n']} ({f[k]['test_cases']})" for k in leaks)]
             for f in gate["folds"]
         ]
-        header = ["fold", "test images", *(kind.replace("_", " ") for kind in leaks)]
+        header = ["fold", "test images", *kinds.values()]
         notes = ["Cells: how many stand on two sides (test images with a like in training or validation)."]
         title = "What leaks, by fold"
         blocks.append(
@@ -292,7 +323,7 @@ def _training_blocks(reporter: Reporter, options: Options, protocol: Protocol) -
     drawn: list[page.Figure] = []
     lost: list[page.Block] = []
     for test in reporter.tests(protocol):
-        histories = {}
+        histories, cards = {}, {}
         for fold in map(str, range(folds)):
             path = reporter.results.training_path(test, fold, "history.csv")
             history = read_csv(path)
@@ -300,26 +331,47 @@ def _training_blocks(reporter: Reporter, options: Options, protocol: Protocol) -
                 lost.append(missing(path, reporter.results))
             else:
                 histories[fold] = history
+                cards[fold] = read_json(reporter.results.training_path(test, fold, "card.json")) or {}
         if histories:
-            drawn.append(_training_figure(reporter, test, histories))
+            drawn.append(_training_figure(reporter, test, histories, cards))
     return [page.Figures(drawn), *lost] if drawn else lost
 
 
-def _training_figure(reporter: Reporter, test: IndexTest, histories: dict[str, pd.DataFrame]) -> page.Figure:
+def _training_figure(
+    reporter: Reporter, test: IndexTest, histories: dict[str, pd.DataFrame], cards: dict[str, dict[str, Any]]
+) -> page.Figure:
     file = stem("curves", test.name, *leaky_suffix(test))
     path = reporter.folder / f"{file}.csv"
     write_table(
         path, pd.concat([h.assign(fold=int(fold)) for fold, h in histories.items()], ignore_index=True)
     )
     title = f"Accuracy and loss: {test.name}"
-    subtitle = f"n = {len(histories)} fold{'s' if len(histories) > 1 else ''}, one line each"
+    subtitle = (
+        f"n = {len(histories)} fold{'s' if len(histories) > 1 else ''}, one line each; {_trained_on(cards)}"
+    )
+    kept = {fold: card["best_epoch"] for fold, card in cards.items() if "best_epoch" in card}
     return reporter.draw(
-        figures.training_curves(histories, title, subtitle, test.leaky),
+        figures.training_curves(histories, kept, title, subtitle, test.leaky),
         file,
         f"{title}. {subtitle}.",
         figures.alternative_text(title, subtitle),
         reporter.sources(path),
         test.leaky,
+    )
+
+
+def _trained_on(cards: dict[str, dict[str, Any]]) -> str:
+    """Return how many images the networks were trained on, as their cards say."""
+    sizes = [
+        sum(count["images"] for count in card["data"]["train"].values())
+        for card in cards.values()
+        if "data" in card
+    ]
+    if not sizes:
+        return f"number of training images {tables.MISSING}"
+    few, many = min(sizes), max(sizes)
+    return (
+        f"{few if few == many else f'{few} to {many}'} training images{' a fold' if len(cards) > 1 else ''}"
     )
 
 
@@ -344,11 +396,12 @@ def _external_blocks(reporter: Reporter, test: IndexTest, external: Sequence[Coh
                 endpoint,
                 reporter.unit,
                 reporter.options.classes,
-                f"{cohort.hospital}: {endpoint}, {unit_title(reporter.unit)}",
+                f"{cohort.hospital}: {endpoint}, {unit_title(reporter.unit, reporter.noun(cohort.name))}",
                 reporter.options.accuracy.confidence,
                 {**reporter.sources(path), f"full report of {cohort.hospital}": report},
                 test.leaky,
                 reporter.remarks(cohort.name),
+                reporter.noun(cohort.name),
             )
         )
     return blocks
@@ -363,12 +416,13 @@ def _optimism_section(reporter: Reporter) -> page.Section:
             blocks.append(missing(path, reporter.results))
             continue
         title = f"{test.name}: as published beside sound"
-        blocks.append(tables.optimism_table(table, title, reporter.sources(path)))
+        noun = reporter.noun(DEVELOPMENT)
+        blocks.append(tables.optimism_table(table, title, reporter.sources(path), noun))
     return page.Section("Optimism of the published protocol", "optimism", blocks, leaky=True)
 
 
-def _methods_section(options: Options) -> page.Section:
-    """Return the settings that ran, as they were configured."""
+def _methods_section(options: Options, noun: str) -> page.Section:
+    """Return the settings that ran, as they were configured; `noun` is what the bootstrap resamples."""
     models = [
         [
             name,
@@ -411,7 +465,7 @@ def _methods_section(options: Options) -> page.Section:
                     ),
                     "Calibration": options.calibration.method,
                     "Threshold": f"{options.threshold.rule}{value}",
-                    "Intervals": f"{options.accuracy.confidence:.0%}, {options.accuracy.replicates} resamples of patients, seed {options.accuracy.seed}",
+                    "Intervals": f"{options.accuracy.confidence:.0%}. {_INTERVALS.format(noun=noun)}: {options.accuracy.replicates} resamples, seed {options.accuracy.seed}",
                     "Units of analysis": ", ".join(options.units),
                 }
             ),

@@ -15,6 +15,8 @@ import pandas as pd
 from marrowflow.statistics.accuracy import CLASSES
 
 MISSING = "missing"
+PATIENTS, SURROGATES = "patients", "surrogate groups"
+"""What the tables count: patients, or what stands for them where a cohort names none."""
 
 # Held together by no-break spaces, so that an interval never breaks in two lines.
 _TO = "\u00a0to\u00a0"
@@ -52,6 +54,8 @@ METHODS = {
 
 HEADLINE_BINARY = (("auc", ""), ("sensitivity", ""), ("specificity", ""))
 HEADLINE_CLASSES = (("accuracy", ""), ("balanced_accuracy", ""), ("auc", "macro"))
+MEANS = HEADLINE_CLASSES[1:]
+"""Those of them that are means over classes."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,20 @@ def interval(row: Mapping[str, Any], warnings: Sequence[str] = ()) -> str:
     return f"no interval: {'; '.join(warnings) or 'reason not given'}"
 
 
+def share(row: Mapping[str, Any]) -> str:
+    """Return ``numerator/denominator`` of a metrics row; empty where the metric is no proportion."""
+    text = f"{whole(row['numerator'])}/{whole(row['denominator'])}"
+    return "" if text == "–/–" else text
+
+
 def estimate_with_interval(row: Mapping[str, Any] | None, warnings: Sequence[str] = ()) -> str:
-    """Return ``estimate (low to high)`` for a table with one cell a metric; ``missing`` without a row."""
+    """Return ``estimate [numerator/denominator] (low to high)`` for a table with one cell a metric.
+
+    Only a proportion has the brackets; without a row the text is ``missing``.
+    """
     if row is None:
         return MISSING
-    text = number(row["estimate"])
+    text = number(row["estimate"]) + (f"\u00a0[{share(row)}]" if share(row) else "")
     shown = interval(row, warnings)
     return text if shown == "–" else f"{text} ({shown})"
 
@@ -156,6 +169,7 @@ def metrics_table(
     sources: Mapping[str, str],
     leaky: bool = False,
     remarks: Sequence[str] = (),
+    noun: str = PATIENTS,
 ) -> Table:
     """Return the primary rows of one endpoint and unit, overall values first, then class by class."""
     rows = metrics[metrics["primary"] & metrics["endpoint"].eq(endpoint) & metrics["unit"].eq(unit)]
@@ -167,8 +181,7 @@ def metrics_table(
     )
     body = []
     for row in ranked:
-        share = f"{whole(row['numerator'])}/{whole(row['denominator'])}"
-        why = warnings_of(warnings, endpoint, unit, row["metric"], row["class"])
+        why = _worded(warnings_of(warnings, endpoint, unit, row["metric"], row["class"]), noun)
         body.append(
             [
                 METRICS.get(row["metric"], row["metric"]),
@@ -176,14 +189,14 @@ def metrics_table(
                 number(row["estimate"]),
                 interval(row, why),
                 METHODS.get(row["method"], row["method"]).replace(" ", "\u00a0"),
-                "–" if share == "–/–" else share,
+                share(row) or "–",
                 whole(row["n_patients"]),
                 whole(row["n_cases"]),
             ]
         )
     resampled = any(r["method"].startswith("bootstrap") for r in ranked)
-    how = ["The bootstrap resamples patients with all their images."] if resampled else []
-    notes = [*remarks, *how, *_warning_notes(warnings, endpoint, unit)]
+    how = [f"The bootstrap resamples {noun} with all their images."] if resampled else []
+    notes = [*remarks, *how, *(f"Warning: {text}." for text in wide_warnings(warnings, endpoint, unit, noun))]
     with_class = any(r["class"] for r in ranked)
     header = [
         "metric",
@@ -192,7 +205,7 @@ def metrics_table(
         f"{confidence:.0%} interval",
         "interval method",
         "numerator / denominator",
-        "patients",
+        noun,
         "images",
     ]
     if not with_class:
@@ -200,19 +213,53 @@ def metrics_table(
         for line in body:
             line.pop(1)
     numeric = [
-        i
-        for i, name in enumerate(header)
-        if name in {"estimate", "patients", "images", "numerator / denominator"}
+        i for i, name in enumerate(header) if name in {"estimate", noun, "images", "numerator / denominator"}
     ]
     return Table(title, header, body, numeric, notes, sources, leaky)
 
 
-def _warning_notes(warnings: pd.DataFrame | None, endpoint: str, unit: str) -> list[str]:
-    """Return the warnings that no cell prints: those about a whole endpoint or class."""
+def wide_warnings(warnings: pd.DataFrame | None, endpoint: str, unit: str, noun: str = PATIENTS) -> list[str]:
+    """Return the warnings that no cell prints: those about a whole endpoint or class, in the cohort's noun."""
     if warnings is None:
         return []
     whole_classes = warnings[warnings["metric"].eq("")]
-    return [f"Warning: {text}." for text in warnings_of(whole_classes, endpoint, unit)]
+    found = warnings_of(whole_classes, endpoint, unit)
+    if noun != PATIENTS:
+        # Such a cohort's tables bear a remark of their own on the want of identifiers.
+        found = [text for text in found if not text.startswith("no patient identifiers")]
+    return _worded(found, noun)
+
+
+def _worded(texts: Sequence[str], noun: str) -> list[str]:
+    return [text.replace(PATIENTS, noun) for text in texts]
+
+
+def comparison_warnings(
+    rows: Mapping[str, pd.DataFrame | None], endpoint: str, unit: str, nouns: Mapping[str, str]
+) -> list[str]:
+    """Return what a comparison must warn of, each text once, with the cohorts that it holds for.
+
+    Beside the warnings about a whole endpoint or class: those about the means over classes that the
+    comparison prints.
+    """
+    means = [pair for pair in headline(endpoint) if pair in MEANS]
+    where: dict[str, list[str]] = {}
+    for who, warnings in rows.items():
+        found = wide_warnings(warnings, endpoint, unit, nouns[who])
+        for pair in means:
+            texts = _worded(warnings_of(warnings, endpoint, unit, *pair), nouns[who])
+            found += [f"{metric_title(*pair)}: {text}" for text in texts]
+        for text in found:
+            where.setdefault(text, []).append(who)
+    # "6 patients of AML: few" and "5 patients of ALL: few" become "6 patients of AML, 5 patients of ALL: few".
+    together: dict[tuple[str, str], list[str]] = {}
+    for text, cohorts in where.items():
+        subject, _, said = text.partition(": ")
+        together.setdefault((", ".join(cohorts), said), []).append(subject)
+    return [
+        f"Warning, {who}: {', '.join(subjects)}{f': {said}' if said else ''}."
+        for (who, said), subjects in together.items()
+    ]
 
 
 def crosstab_table(
@@ -239,7 +286,7 @@ def crosstab_table(
     )
 
 
-def overview_rows(inventory: pd.DataFrame, classes: Sequence[str]) -> dict[str, str]:
+def overview_rows(inventory: pd.DataFrame, classes: Sequence[str], noun: str = PATIENTS) -> dict[str, str]:
     """Describe one cohort: characteristic → value, in the order in which the table prints them.
 
     Patients are those with at least one included image; percentages are of them.
@@ -252,19 +299,19 @@ def overview_rows(inventory: pd.DataFrame, classes: Sequence[str]) -> dict[str, 
     )
     surrogate = inventory["patient_source"].eq("surrogate").any()
     rows = {
-        "patients": f"{patients}{' surrogate groups' if surrogate else ''}",
+        noun: f"{patients}{f' {SURROGATES}' if surrogate and noun != SURROGATES else ''}",
         "smears": _smears(kept),
         "images": str(len(kept)),
-        "images a patient, median (range)": _spread(kept.groupby("patient_id").size()),
-        "excluded patients": str(lost),
+        f"images a {noun[:-1]}, median (range)": _spread(kept.groupby("patient_id").size()),
+        f"excluded {noun}": str(lost),
         "excluded images": str(len(inventory) - len(kept)),
     }
     for name in classes:
         of_class = kept[kept["reference_status"].eq("ok") & kept["label"].eq(name)]
-        rows[f"{name}: patients (images)"] = f"{of_class['patient_id'].nunique()} ({len(of_class)})"
+        rows[f"{name}: {noun} (images)"] = f"{of_class['patient_id'].nunique()} ({len(of_class)})"
     for status in ("inconclusive", "missing"):
         of_status = kept[kept["reference_status"].eq(status)]
-        rows[f"reference {status}: patients (images)"] = (
+        rows[f"reference {status}: {noun} (images)"] = (
             f"{of_status['patient_id'].nunique()} ({len(of_status)})"
         )
     rows["age in years, median (range)"] = _ages(first)
@@ -279,15 +326,19 @@ def overview_table(
     sources: Mapping[str, str],
 ) -> Table:
     """Return Table 1: characteristics by row, cohorts by column."""
-    described = {cohort: overview_rows(inventory, classes) for cohort, inventory in cohorts.items()}
+    surrogate = [c for c, inventory in cohorts.items() if inventory["patient_source"].eq("surrogate").any()]
+    noun = SURROGATES if len(surrogate) == len(cohorts) else PATIENTS
+    described = {cohort: overview_rows(inventory, classes, noun) for cohort, inventory in cohorts.items()}
     names = next(iter(described.values()))
+    remark = f"In {', '.join(headings[c] for c in surrogate)} surrogate groups of near duplicates are counted as patients."
     return Table(
-        "Cohorts: patients, images and reference diagnoses",
+        f"Cohorts: {noun}, images and reference diagnoses",
         ["characteristic", *(headings[c] for c in described)],
         [[name, *(rows[name] for rows in described.values())] for name in names],
         (),
         [
-            "A patient with images of more than one class counts in each. Included images only, unless the row says excluded."
+            f"A {noun[:-1]} with images of more than one class counts in each. Included images only, unless the row says excluded.",
+            *([remark] if surrogate and noun == PATIENTS else []),
         ],
         sources,
     )
@@ -330,7 +381,12 @@ def _unknown(n: int) -> str:
 
 
 def counts_table(
-    counts: pd.DataFrame, classes: Sequence[str], title: str, sources: Mapping[str, str], leaky: bool = False
+    counts: pd.DataFrame,
+    classes: Sequence[str],
+    title: str,
+    sources: Mapping[str, str],
+    leaky: bool = False,
+    noun: str = PATIENTS,
 ) -> Table:
     """Return the sizes of the folds: patients (images) by fold, partition and class."""
     order = {name: i for i, name in enumerate(("train", "validation", "test"))}
@@ -346,7 +402,7 @@ def counts_table(
         ["fold", "partition", *classes],
         rows,
         range(2, 2 + len(classes)),
-        ["Cells: patients (images)."],
+        [f"Cells: {noun} (images)."],
         sources,
         leaky,
     )
@@ -385,22 +441,31 @@ def comparison_table(
     sources: Mapping[str, str],
     notes: Sequence[str] = (),
     leaky: bool = False,
+    noun: str = PATIENTS,
 ) -> Table:
-    """Return one line for each name in `rows` (its metrics and warnings) with the endpoint's headline metrics."""
-    body = []
+    """Return one line for each name in `rows` (its metrics and warnings) with the endpoint's headline metrics.
+
+    `noun` is what stands for patients in all lines together.
+    """
+    body, shares = [], False
     for name, (metrics, warnings) in rows.items():
         line = [str(name)]
         n = None
         for metric, of in headline(endpoint):
             row = primary_row(metrics, endpoint, unit, metric, of)
             n = row["n_patients"] if row and n is None else n
+            shares = shares or bool(row and share(row))
             line.append(estimate_with_interval(row, warnings_of(warnings, endpoint, unit, metric, of)))
         body.append([line[0], MISSING if n is None else whole(n), *line[1:]])
-    header = [what, "patients", *(metric_title(*pair) for pair in headline(endpoint))]
-    return Table(title, header, body, [1], notes, sources, leaky)
+    header = [what, noun, *(metric_title(*pair) for pair in headline(endpoint))]
+    counted = noun if unit == "patient" else "images"
+    how = [f"In brackets: numerator/denominator, in {counted}."] if shares else []
+    return Table(title, header, body, [1], [*how, *notes], sources, leaky)
 
 
-def optimism_table(optimism: pd.DataFrame, title: str, sources: Mapping[str, str]) -> Table:
+def optimism_table(
+    optimism: pd.DataFrame, title: str, sources: Mapping[str, str], noun: str = PATIENTS
+) -> Table:
     """Return the published protocol's estimates beside the sound one's, and their difference."""
     body = []
     for row in optimism.to_dict("records"):
@@ -421,9 +486,9 @@ def optimism_table(optimism: pd.DataFrame, title: str, sources: Mapping[str, str
         "endpoint",
         "unit",
         "as published",
-        "patients",
+        noun,
         "sound",
-        "patients",
+        noun,
         "difference",
     ]
     return Table(

@@ -24,8 +24,9 @@ import pandas as pd
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
+from marrowflow.choices.threshold import locked_threshold, read_lock
 from marrowflow.cli import existing_file, step_parser
-from marrowflow.config import Accuracy, ClassName, Endpoint, Section, Unit, read_options
+from marrowflow.config import LEAKY, Accuracy, ClassName, Endpoint, Section, Unit, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
 from marrowflow.predictions import (
@@ -38,7 +39,6 @@ from marrowflow.predictions import (
 )
 from marrowflow.statistics.cases import Units, countable, gather_units, select_index_test
 from marrowflow.statistics.curves import calibration_bins, pr_points, roc_points
-from marrowflow.statistics.decision import locked_threshold, read_lock
 from marrowflow.statistics.evaluation import RANKED, Evaluation, evaluate_binary, evaluate_classes
 from marrowflow.statistics.rows import WARNING_COLUMNS, Place, metric_rows
 
@@ -234,6 +234,8 @@ def _warn_of_table(
         nowhere.warn("no patient identifiers: clusters are surrogate groups of near duplicates")
     if lock is None:
         return
+    if lock.get("protocol") == "as_published":
+        nowhere.warn(LEAKY)
     if not predictions.has_probabilities:
         raise UserError(
             "--lock needs probabilities, and the prediction table has labels only: leave --lock out"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marrowflow.choices.threshold import fit_threshold, locked_threshold, read_lock
 from marrowflow.config import Threshold
 from marrowflow.errors import UserError
-from marrowflow.statistics.decision import fit_threshold, locked_threshold, read_lock
 
 # A coarse grid, so that ties are common; neighbouring floats, which have no middle.
 SCORES = st.one_of(

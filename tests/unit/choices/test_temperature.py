@@ -6,7 +6,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import softmax
 from sklearn.metrics import log_loss
 
-from marrowflow.statistics.calibration import COLDEST, apply_temperature, fit_temperature
+from marrowflow.choices.temperature import COLDEST, apply_temperature, fit_temperature
 
 
 def drawn(n, seed):
