@@ -260,8 +260,8 @@ def test_the_calibration_statement_follows_the_lock(tree: Tree) -> None:
 
 def test_single_networks_and_their_mean_are_told_apart(tree: Tree) -> None:
     assert ensemble_statements(lock_with(tree), 3) == [
-        "External scores: mean of the networks of all folds (3 networks); threshold and temperature were fitted on "
-        "answers of single networks, out of fold.",
+        "External scores: mean of the networks of all folds (3 networks). Development scores: single networks, out "
+        "of fold; threshold and temperature were fitted on development's.",
         "Development rows of each fold were calibrated at the temperature of the other folds: fold 0 1.250, "
         "fold 1 1.300, fold 2 1.400.",
     ]
@@ -269,7 +269,8 @@ def test_single_networks_and_their_mean_are_told_apart(tree: Tree) -> None:
     fixed = {"rule": "fixed", "value": 0.5}
     nothing = lock_with(tree, rule=fixed, calibration={"method": "none", "temperature": None})
     assert ensemble_statements(nothing, 3) == [
-        "External scores: mean of the networks of all folds (3 networks)."
+        "External scores: mean of the networks of all folds (3 networks). Development scores: single networks, out "
+        "of fold."
     ]
 
 
@@ -277,7 +278,9 @@ def test_a_lock_without_the_newer_keys_still_reads(tree: Tree) -> None:
     calibration = {"method": "temperature", "temperature": 1.3}
     old = lock_with(tree, calibration=calibration, development_answers=None, external_answers=None)
     mean, folds = ensemble_statements(old, 3)
-    assert mean.endswith("fitted on answers of single networks, out of fold.")
+    assert (
+        "Development scores: single networks, out of fold; threshold and temperature were fitted on" in mean
+    )
     assert folds == "Development rows of each fold were calibrated at the temperature of the other folds."
     (alone,) = ensemble_statements(old | {"fitted_on": "validation predictions"}, 3)
     assert alone == mean  # without k folds there are no temperatures of other folds

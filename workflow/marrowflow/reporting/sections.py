@@ -524,16 +524,23 @@ def networks_of(reporter: Reporter, test: IndexTest) -> int:
     return len(list(reporter.results.training_path(test, "0", "card.json").parent.parent.glob("*/card.json")))
 
 
+def development_answers(lock: Mapping[str, Any]) -> str:
+    """Return whose answers the development scores are."""
+    return str(lock.get("development_answers") or "single networks, out of fold")
+
+
 def ensemble_statements(lock: Mapping[str, Any], networks: int) -> list[str]:
     """Say whose answers were scored where, and at which temperature; nothing for a single network."""
     if networks == 1:
         return []
     external = lock.get("external_answers") or "mean of the networks of all folds"
-    development = lock.get("development_answers") or "single networks, out of fold"
     choices = " and ".join(fitted_choices(lock))
     count = f" ({networks} networks)" if networks else ""
-    fitted = f"; {choices} {'were' if ' and ' in choices else 'was'} fitted on answers of {development}"
-    found = [f"External scores: {external}{count}{fitted if choices else ''}."]
+    fitted = f"; {choices} {'were' if ' and ' in choices else 'was'} fitted on development's"
+    found = [
+        f"External scores: {external}{count}. Development scores: {development_answers(lock)}"
+        f"{fitted if choices else ''}."
+    ]
     by_fold = (lock.get("calibration") or {}).get("by_fold") or {}
     if _temperature(lock) is not None and (by_fold or not _on_validation(lock)):
         values = ", ".join(f"fold {k} {tables.number(by_fold[k])}" for k in sorted(by_fold, key=int))
@@ -716,13 +723,14 @@ def limitations(
 
 def _ensemble_limitation(reporter: Reporter) -> list[str]:
     test = reporter.tests(reporter.options.protocols[0])[0]
-    choices = " and ".join(fitted_choices(reporter.results.lock(test)))
+    lock = reporter.results.lock(test)
+    choices = " and ".join(fitted_choices(lock))
     if not choices or networks_of(reporter, test) == 1:
         return []
     return [
         f"External scores are means of the networks of all folds, but {choices} of {test.name} "
-        f"{'were' if ' and ' in choices else 'was'} fitted on single networks' answers: averaging can shift "
-        "scores against the threshold."
+        f"{'were' if ' and ' in choices else 'was'} fitted on development scores ({development_answers(lock)}): "
+        "averaging can shift scores against the threshold."
     ]
 
 
