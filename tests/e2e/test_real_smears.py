@@ -17,8 +17,8 @@ pytestmark = [
 ]
 
 
-def run(tmp_path: Path, study: str, limit: int) -> Path:
-    """Convert a slice, cut the study's epochs and replicates down, run it; return its results."""
+def run(tmp_path: Path, study: str, limit: int, models: list[str]) -> Path:
+    """Convert a slice, cut the study down to some models on one recipe and two epochs, run it; return its results."""
     project = copy_project(tmp_path / "marrowflow")
     convert(study, SHARED, project / "data" / study, limit)
     table = project / "data" / study / "cohorts.tsv"
@@ -26,7 +26,9 @@ def run(tmp_path: Path, study: str, limit: int) -> Path:
     config = yaml.safe_load((project / f"resources/studies/{study}.yaml").read_text())
     config["splits"]["folds"] = 2
     config["accuracy"] = {"replicates": 200}
+    config["models"] = {name: config["models"][name] for name in models}
     for model in config["models"].values():
+        model["colours"] = [next(iter(config["colour"]))]
         model.setdefault("training", {})["epochs"] = 2
     path = project / "slice.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -37,7 +39,7 @@ def run(tmp_path: Path, study: str, limit: int) -> Path:
 
 
 def test_white_cells_of_three_sites(tmp_path):
-    results = run(tmp_path, "wbc_sites", 12)
+    results = run(tmp_path, "wbc_sites", 12, ["lite0_finetune", "squeezenet_frozen"])
     for cohort in ("tecom", "cellavision"):
         page = (results / "external" / cohort / "report.html").read_text()
         assert "surrogate" in page
@@ -51,7 +53,7 @@ def test_white_cells_of_three_sites(tmp_path):
 
 
 def test_malaria_beside_its_leaky_split(tmp_path):
-    results = run(tmp_path, "malaria", 300)
+    results = run(tmp_path, "malaria", 300, ["resnet10_scratch"])
     assert "leaky protocol" in (results / "report/index.html").read_text()
     optimism = pd.concat(pd.read_csv(p) for p in results.glob("optimism/*/*/optimism.csv"))
     assert {"leaky", "sound", "optimism"} <= set(optimism.columns)
