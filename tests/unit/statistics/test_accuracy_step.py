@@ -1,11 +1,11 @@
 """The step as it is run: its tables against oracles, scikit-learn on the same resamples, and hand counts."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from oracles import clustered_small
 from sklearn import metrics as sk
 
 from marrowflow.choices.threshold import digest_of
@@ -15,7 +15,6 @@ from marrowflow.statistics.bootstrap import draw_weights
 from marrowflow.statistics.cases import Sample
 from marrowflow.statistics.evaluation import evaluate_binary, evaluate_classes
 
-ORACLE = Path(__file__).parents[4] / "shared" / "oracles" / "clustered_small.csv"
 COLUMNS = (
     "endpoint,metric,class,unit,estimate,low,high,method,primary,n_cases,n_patients,"
     "numerator,denominator,replicates,undefined,seed"
@@ -45,9 +44,7 @@ def primary(tables, metric, name="", **where):
 
 @pytest.fixture
 def small():
-    if not ORACLE.is_file():
-        pytest.skip(f"{ORACLE} is missing")
-    rows = pd.read_csv(ORACLE)
+    rows = clustered_small()
     return pd.DataFrame(
         {
             "patient_id": rows["patient"],
@@ -150,13 +147,31 @@ def test_replicates_equal_scikit_learn():
             assert value == pytest.approx(expected, abs=1e-12), metric
         assert several["accuracy", ""][b] == sk.accuracy_score(truth, answer)
         assert several["mcc", ""][b] == pytest.approx(sk.matthews_corrcoef(truth, answer), abs=1e-12)
-        assert several["auc", "macro"][b] == pytest.approx(
-            sk.roc_auc_score(truth, p, multi_class="ovr"), abs=1e-12
-        )
         assert several["average_precision", "CML"][b] == pytest.approx(
             sk.average_precision_score(truth == 2, p[:, 2]), abs=1e-12
         )
         assert several["sensitivity", "ALL"][b] == sk.recall_score(truth == 1, answer == 1)
+        for average in ("macro", "micro"):
+            expected = {
+                "auc": sk.roc_auc_score(truth, p, multi_class="ovr", average=average),
+                "average_precision": sk.average_precision_score(np.eye(3)[truth], p, average=average),
+                "sensitivity": sk.recall_score(truth, answer, average=average),
+                "ppv": sk.precision_score(truth, answer, average=average),
+                "f1": sk.f1_score(truth, answer, average=average),
+            }
+            found = {metric: several[metric, average][b] for metric in expected}
+            assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_micro_rows_count_every_answer_once(tmp_path):
+    table = three_classes()
+    tables = run(tmp_path, table, "--unit", "case")
+    whole = primary(tables, "accuracy")
+    for metric in ("sensitivity", "ppv"):
+        row = primary(tables, metric, "micro")
+        same = ["estimate", "low", "high", "method", "numerator", "denominator"]
+        assert row[same].tolist() == whole[same].tolist()
+    assert primary(tables, "auc", "micro")["method"] == "bootstrap_bca"
 
 
 def test_all_endpoints_and_units_in_one_call(tmp_path):
@@ -378,19 +393,34 @@ def test_patients_by_vote_are_told(small, tmp_path):
     assert f"in {other} rows: the class of {several} patients" in line
 
 
-def test_one_false_positive_makes_the_upper_likelihood_ratio_infinite(tmp_path):
+def test_ratios_have_the_log_interval_where_no_resample_has_an_end(tmp_path):
     truth = ["AML"] * 40 + ["well"] * 40
     predicted = ["AML"] * 30 + ["well"] * 10 + ["AML"] + ["well"] * 39
     tables = run(tmp_path, labels(truth, predicted), "--unit", "case", "--positive", "AML")
-    # The one false positive is in no resample with chance (79/80)^80 = .37: infinite, and not undefined.
-    for metric, estimate in (("lr_positive", 30.0), ("dor", 30 * 39 / 10)):
-        row = primary(tables, metric)
-        assert row["estimate"] == pytest.approx(estimate)
-        assert (row["method"], row["undefined"]) == ("none", 0)
-        assert np.isnan(row["high"])
-        warned = tables["warnings"].query("metric == @metric")["warning"]
-        assert warned.tolist() == ["the upper limit is infinite"]
-    assert primary(tables, "lr_negative")["method"] == "bootstrap_bca"
+    # The one false positive is in no resample with chance (79/80)^80 = .37: the bootstrap has no upper limit.
+    row = primary(tables, "lr_positive")
+    half = 1.959963984540054 * np.sqrt(1 / 30 - 1 / 40 + 1 - 1 / 40)
+    assert (row["method"], row["estimate"]) == ("log_robust", pytest.approx(30))
+    assert (row["low"], row["high"]) == pytest.approx((30 / np.exp(half), 30 * np.exp(half)))
+    beside = tables["metrics"].query("metric in ['lr_positive', 'dor']")
+    assert set(beside["method"]) == {"log_robust"}
+    assert not len(tables["warnings"].query("metric == 'lr_positive'"))
+
+
+def test_ratio_with_an_empty_cell_says_so(tmp_path):
+    truth = ["AML"] * 40 + ["well"] * 40
+    tables = run(
+        tmp_path,
+        labels(truth, ["AML"] * 40 + ["AML"] * 5 + ["well"] * 35),
+        "--unit",
+        "case",
+        "--positive",
+        "AML",
+    )
+    row = primary(tables, "lr_negative")
+    assert (row["estimate"], row["method"]) == (0, "none")
+    told = tables["warnings"].query("metric == 'lr_negative'")["warning"].tolist()
+    assert told == ["no interval of this ratio: a cell of the table is empty"]
 
 
 def test_accuracy_of_each_class(tmp_path):
@@ -415,6 +445,7 @@ def test_classes_without_spread_are_told(tmp_path):
         ("balanced_accuracy", ""),
         ("sensitivity", "macro"),
         ("auc", "macro"),
+        ("average_precision", "macro"),
     }
     expected = "1 classes at 0 % or 100 %: their variance counts as 0, the interval is too narrow"
     assert set(told["warning"]) == {expected}

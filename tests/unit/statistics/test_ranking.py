@@ -1,12 +1,11 @@
 """AUC and average precision of resamples against scikit-learn on the same resamples, and published variances."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import clustered_small
 from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -14,7 +13,6 @@ from marrowflow.statistics import ranking as module
 from marrowflow.statistics.intervals import auc_delong
 from marrowflow.statistics.ranking import rank
 
-ORACLE = Path(__file__).parents[4] / "shared" / "oracles" / "clustered_small.csv"
 MATRIX, PASSES = 10**9, 0
 
 
@@ -139,9 +137,7 @@ def test_what_must_not_and_what_must_change_the_auc(data, random):
     ("score", "auc", "variance"), [("s1", 0.88125, 0.007450405714), ("s2", 0.90625, 0.004510631137)]
 )
 def test_obuchowski_variance(score, auc, variance):
-    if not ORACLE.is_file():
-        pytest.skip(f"{ORACLE} is missing")
-    table = pd.read_csv(ORACLE)
+    table = clustered_small()
     patient = pd.factorize(table["patient"])[0]
     for entries in (MATRIX, PASSES):
         found = rank(table[score], table["y"] == 1, patient, 10, entries).auc_variance()

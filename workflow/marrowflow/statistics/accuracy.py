@@ -37,10 +37,11 @@ from marrowflow.predictions import (
     Predictions,
     read_predictions,
 )
+from marrowflow.statistics.bootstrap import resample
 from marrowflow.statistics.cases import Units, countable, gather_units, select_index_test
 from marrowflow.statistics.curves import calibration_bins, pr_points, roc_points
 from marrowflow.statistics.evaluation import RANKED, Evaluation, evaluate_binary, evaluate_classes
-from marrowflow.statistics.rows import WARNING_COLUMNS, Place, metric_rows
+from marrowflow.statistics.rows import WARNING_COLUMNS, Place, metric_rows, resampled_metrics
 
 CLASSES = "classes"
 """Name of the endpoint that is the classification into all classes."""
@@ -133,7 +134,11 @@ def measure(
             answers = _answers(rows, name, positive, lock)
             evaluation = _evaluate(rows, answers, positive, predictions.one_vs_rest, place)
             _warn_of_few(evaluation, positive, clusters, place)
-            parts["metrics"].append(metric_rows(evaluation, place, settings))
+            people = evaluation.sample.n_patients
+            resampled = resample(
+                [evaluation], resampled_metrics(evaluation), people, settings, f"bootstrap {name} {unit}"
+            )
+            parts["metrics"].append(metric_rows(evaluation, resampled, place, settings))
             parts["confusion"].append(_confusion(rows, answers, positive, place))
             for kind in _CURVES:
                 parts[kind].append(_curve(kind, evaluation, place, settings.confidence))

@@ -6,11 +6,15 @@ is dropped for that metric and counted; it is never scored 0. One in which a rat
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.stats import norm
+
+from marrowflow.cli import progress
+from marrowflow.config import Accuracy
 
 MOST_UNDEFINED = 0.05
 """An interval is suppressed where more than this share of the replicates is undefined."""
@@ -35,6 +39,64 @@ class Bootstrapped:
     intervals: list[Interval]
     undefined: int
     problem: str = ""
+
+
+class Statistic(Protocol):
+    """Numbers that can be had of the sample and of any resample of its patients, each under a key of its own."""
+
+    def estimates(self) -> dict[Any, float]:
+        """Return each number of the sample itself; NaN where undefined."""
+
+    def values(self, weights: np.ndarray) -> dict[Any, np.ndarray]:
+        """Return each number [resamples] for patients' counts [resamples, patients]; NaN where undefined."""
+
+    def influence(self) -> dict[Any, np.ndarray]:
+        """Return each patient's pull on each number, float64 [patients]; see `bootstrap_intervals`."""
+
+
+def resample(
+    statistics: Sequence[Statistic],
+    wanted: Collection[Hashable],
+    n_patients: int,
+    settings: Accuracy,
+    what: str,
+) -> dict[Any, Bootstrapped]:
+    """Bootstrap the ``wanted`` numbers of all ``statistics``, on the same resamples.
+
+    Parameters
+    ----------
+    statistics
+        No two of them may share a key.
+    wanted
+        Keys of numbers that are defined in the sample and have patients enough.
+    n_patients
+        Patients of the sample.
+    settings
+        Confidence, replicates and seed.
+    what
+        Names the progress bar.
+    """
+    keys = set(wanted)
+    measured = (
+        [(s, {k: v for k, v in s.estimates().items() if k in keys}) for s in statistics] if keys else []
+    )
+    replicates: dict[Any, list[np.ndarray]] = {key: [] for _, estimates in measured for key in estimates}
+    if not replicates:
+        return {}
+    for weights in progress(
+        draw_weights(n_patients, settings.replicates, settings.seed), what, unit="chunks"
+    ):
+        for statistic, estimates in measured:
+            drawn = statistic.values(weights) if estimates else {}
+            for key in estimates:
+                replicates[key].append(drawn[key])
+    found = {}
+    for statistic, estimates in measured:
+        influence = statistic.influence() if estimates else {}
+        for key, estimate in estimates.items():
+            values = np.concatenate(replicates.pop(key))
+            found[key] = bootstrap_intervals(estimate, values, influence[key], settings.confidence)
+    return found
 
 
 def draw_weights(n_patients: int, replicates: int, seed: int) -> Iterator[np.ndarray]:

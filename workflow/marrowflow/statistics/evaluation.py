@@ -14,6 +14,7 @@ import numpy as np
 from marrowflow.statistics.cases import Sample
 from marrowflow.statistics.metrics import (
     MACRO,
+    MICRO,
     PROPORTIONS,
     binary_metrics,
     macro_means,
@@ -67,7 +68,7 @@ class Evaluation:
     questions
         The endpoint's yes/no questions: itself, or each class against the rest.
     rankings
-        By the question's name; None where one side is empty. Empty without probabilities.
+        By the question's name, and of all questions in one (`MICRO`); None where one side is empty. Empty without probabilities.
     groups
         Number of patients with a unit of each truth, by the names that warnings use.
     """
@@ -79,6 +80,11 @@ class Evaluation:
     questions: list[Question]
     rankings: dict[str, Ranking | None] = field(repr=False)
     groups: dict[str, int]
+
+    @property
+    def is_binary(self) -> bool:
+        """True for a yes/no endpoint, False for the classification into all classes."""
+        return not self.questions[0].name
 
     def values(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
         """Return each metric [resamples] for patients' counts [resamples, patients]; NaN where undefined."""
@@ -115,7 +121,7 @@ class Evaluation:
         metric, name = key
         if metric not in PROPORTIONS or name == MACRO:
             return None
-        if key == ("accuracy", "") and self.cells.shape[1] != 4:
+        if name == MICRO or (not name and not self.is_binary):
             k = len(self.sample.classes)
             return self.cells[:, :: k + 1].sum(axis=1), self.cells.sum(axis=1)
         cells = self.cells if not name else self._cells_of(name)
@@ -128,7 +134,7 @@ class Evaluation:
         names = [q.name for q in self.questions]
         if metric == "balanced_accuracy":
             parts = (
-                [(side, "") for side in _ONE_GROUP] if names == [""] else [("sensitivity", n) for n in names]
+                [(side, "") for side in _ONE_GROUP] if self.is_binary else [("sensitivity", n) for n in names]
             )
         else:
             parts = [(metric, n) for n in names] if name == MACRO else []
@@ -145,12 +151,12 @@ class Evaluation:
         return ""
 
     def _groups_needed(self, metric: str, name: str) -> dict[str, int]:
-        if metric in _NO_GROUP or (not name and metric in ("mcc", "kappa") and "positive" not in self.groups):
+        if metric in _NO_GROUP or name == MICRO:
+            return {}
+        if not name and metric in ("mcc", "kappa") and not self.is_binary:
             return {}
         if not name or name == MACRO:
-            wanted: Sequence[str] = (
-                _ONE_GROUP.get(metric, ()) if "positive" in self.groups else tuple(self.groups)
-            )
+            wanted: Sequence[str] = _ONE_GROUP.get(metric, ()) if self.is_binary else tuple(self.groups)
             return {g: self.groups[g] for g in wanted or self.groups}
         rest = self.sample.truth != self.sample.classes.index(name)
         sides = {
@@ -225,7 +231,7 @@ def evaluate_classes(sample: Sample) -> Evaluation:
         from_cells=lambda cells: multiclass_metrics(cells.reshape(*cells.shape[:-1], k, k), classes),
         squares=squares,
         questions=questions,
-        rankings=_rankings(sample, questions),
+        rankings=_rankings(sample, questions) | ({} if p is None else _micro_ranking(sample, p)),
         groups={name: len(np.unique(sample.patient[sample.truth == i])) for i, name in enumerate(classes)},
     )
 
@@ -241,6 +247,14 @@ def _rankings(sample: Sample, questions: list[Question]) -> dict[str, Ranking | 
         for q in questions
         if q.score is not None
     }
+
+
+def _micro_ranking(sample: Sample, probabilities: np.ndarray) -> dict[str, Ranking | None]:
+    """Rank every class of every unit in one order."""
+    k = probabilities.shape[1]
+    asked = sample.truth[:, None] == np.arange(k)
+    owner = np.repeat(sample.patient, k)
+    return {MICRO: rank(probabilities.ravel(), asked.ravel(), owner, sample.n_patients, _MOST_ENTRIES // k)}
 
 
 def _count_cells(sample: Sample, cell: np.ndarray, n_cells: int) -> np.ndarray:

@@ -19,8 +19,13 @@ OF_EACH_CLASS = (*PROPORTIONS, "f1")
 MACRO = "macro"
 """Name in the place of a class: the mean over all classes of the study, each counted once."""
 
-MACRO_METRICS = ("auc", "sensitivity", "ppv", "f1")
+MICRO = "micro"
+"""Name in the place of a class: each unit asked about each class in turn, all answers in one table or ranking."""
+
+MACRO_METRICS = ("auc", "average_precision", "sensitivity", "ppv", "f1")
 """Metrics whose mean over the classes is given (that of specificity and NPV flatters rare classes)."""
+
+_MICRO_COUNTS = ("sensitivity", "ppv", "f1")
 
 
 def proportion_cells(metric: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -77,7 +82,8 @@ def multiclass_metrics(confusion: np.ndarray, classes: Sequence[str]) -> dict[tu
     confusion
         Float64 [..., k, k]; rows are the truth.
     classes
-        The k names; macro means are over all of them, undefined where one of them is.
+        The k names; macro means are over all of them, undefined where one of them is. Micro sensitivity, PPV and
+        F1 are those of the k tables of one class against the rest, summed: all three equal the accuracy.
 
     Returns
     -------
@@ -99,6 +105,7 @@ def multiclass_metrics(confusion: np.ndarray, classes: Sequence[str]) -> dict[tu
     for i, name in enumerate(classes):
         binary = binary_metrics(one_against_rest(c, i))
         found |= {(m, name): binary[m] for m in OF_EACH_CLASS}
+    found |= {(m, MICRO): found["accuracy", ""] for m in _MICRO_COUNTS}
     return found | macro_means(found, classes)
 
 

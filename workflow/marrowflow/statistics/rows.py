@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from marrowflow.cli import progress
 from marrowflow.config import Accuracy
-from marrowflow.statistics.bootstrap import Bootstrapped, Interval, bootstrap_intervals, draw_weights
+from marrowflow.statistics.bootstrap import Bootstrapped, Interval
+from marrowflow.statistics.cases import Sample
 from marrowflow.statistics.evaluation import Evaluation, Key
 from marrowflow.statistics.intervals import (
     auc_delong,
     auc_logit,
     clopper_pearson,
+    log_robust,
+    logit_t,
     wilson,
     wilson_clustered,
 )
+from marrowflow.statistics.metrics import MACRO, MICRO
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,24 @@ METRIC_COLUMNS = (
     "undefined",
     "seed",
 )
+MEASURE_COLUMNS = (
+    "endpoint",
+    "metric",
+    "class",
+    "at",
+    "unit",
+    "estimate",
+    "low",
+    "high",
+    "method",
+    "primary",
+    "n_cases",
+    "n_patients",
+    "replicates",
+    "undefined",
+    "seed",
+)
+"""Columns of the files beside ``metrics.csv``: ``at`` is the cut-off, prevalence or level that a number is given for."""
 WARNING_COLUMNS = ("endpoint", "metric", "class", "unit", "warning")
 
 _METRICS = (
@@ -61,9 +82,12 @@ _METRICS = (
     "lr_negative",
     "dor",
 )
-# Which interval is printed. BCa and percentile limits follow the metric through any monotone transformation,
-# so those of the likelihood ratios are those of their logarithms.
-_PRIMARY = {True: ("wilson_neff",), False: ("bootstrap_bca", "bootstrap_percentile")}
+_RATIOS = ("lr_positive", "lr_negative", "dor")
+_RESAMPLED = ("bootstrap_bca", "bootstrap_percentile")
+
+
+Measure = tuple[str, str, float | None]
+"""(metric, class, at) as in the files beside ``metrics.csv``."""
 
 
 @dataclass(frozen=True)
@@ -90,85 +114,126 @@ class Place:
         log.warning("%s: %s", where or "prediction table", warning)
 
 
-def metric_rows(evaluation: Evaluation, place: Place, settings: Accuracy) -> pd.DataFrame:
+def metric_rows(
+    evaluation: Evaluation, resampled: Mapping[Any, Bootstrapped], place: Place, settings: Accuracy
+) -> pd.DataFrame:
     """Return the rows of an endpoint and unit, with `METRIC_COLUMNS`.
 
     Exactly one row of a metric and class is primary. Where the interval that should be printed does
-    not exist that row has the method ``none`` and no limits, and a warning says why.
+    not exist that row has the method ``none`` and no limits, and a warning says why. ``resampled`` holds what
+    `resample` made of `resampled_metrics`.
     """
     estimates = evaluation.estimates()
-    resampled = resample(evaluation, estimates, settings, f"bootstrap {place.endpoint} {place.unit}")
-    order = {name: i for i, name in enumerate(["", *evaluation.sample.classes])}
-    keys = sorted(estimates, key=lambda k: (order.get(k[1], len(order)), _METRICS.index(k[0])))
+    order = {name: i for i, name in enumerate(["", MICRO, MACRO, *evaluation.sample.classes])}
     rows: list[dict[str, Any]] = []
-    for key in keys:
+    for key in sorted(estimates, key=lambda k: (order[k[1]], _METRICS.index(k[0]))):
         undefined = "undefined: a denominator is 0 in this sample" if np.isnan(estimates[key]) else ""
-        problem = undefined or evaluation.too_few(key)
         bootstrapped = resampled.get(key, Bootstrapped([], 0))
-        found = [] if np.isnan(estimates[key]) else _intervals(evaluation, key, settings.confidence)
-        found += bootstrapped.intervals
-        proportion = evaluation.proportion(key)
-        preferred = next(
-            (m for m in _PRIMARY[proportion is not None] for i in found if i.method == m), "none"
-        )
-        if preferred == "none":
-            found.append(Interval("none", np.nan, np.nan))
-        problem = problem or bootstrapped.problem
+        closed = [] if undefined else _intervals(evaluation, key, settings.confidence)
+        found = _in_order([*closed, *bootstrapped.intervals], _preferred(evaluation, key))
+        problem = undefined or evaluation.too_few(key)
+        if not problem and key[0] not in _RATIOS:
+            problem = bootstrapped.problem
+        elif not problem and found[0].method == "none":
+            problem = "no interval of this ratio: a cell of the table is empty"
         if problem:
             place.warn(problem, key)
         fixed = evaluation.without_spread(key, estimates)
-        if fixed and preferred != "none":
+        if fixed and found[0].method != "none":
             place.warn(
                 f"{fixed} classes at 0 % or 100 %: their variance counts as 0, the interval is too narrow",
                 key,
             )
+        proportion = evaluation.proportion(key)
         numerator, denominator = (s.sum() for s in proportion) if proportion else (np.nan, np.nan)
-        for interval in found:
-            drawn = key in resampled and interval.method.startswith(("bootstrap", "none"))
-            rows.append(
-                {
-                    "endpoint": place.endpoint,
-                    "metric": key[0],
-                    "class": key[1],
-                    "unit": place.unit,
-                    "estimate": estimates[key],
-                    "low": interval.low,
-                    "high": interval.high,
-                    "method": interval.method,
-                    "primary": interval.method == preferred,
-                    "n_cases": evaluation.sample.n_cases,
-                    "n_patients": evaluation.sample.n_patients,
-                    "numerator": numerator,
-                    "denominator": denominator,
-                    "replicates": settings.replicates if drawn else 0,
-                    "undefined": bootstrapped.undefined if drawn else 0,
-                    "seed": settings.seed,
-                }
+        rows += [
+            {
+                "metric": key[0],
+                "class": key[1],
+                "estimate": estimates[key],
+                "numerator": numerator,
+                "denominator": denominator,
+                **row,
+            }
+            for row in _interval_rows(
+                found, key in resampled, bootstrapped, evaluation.sample, place, settings
             )
+        ]
     whole = {"numerator": "Int64", "denominator": "Int64"}
     return pd.DataFrame(rows, columns=list(METRIC_COLUMNS)).astype(whole)
 
 
-def resample(
-    evaluation: Evaluation, estimates: Mapping[Key, float], settings: Accuracy, what: str
-) -> dict[Key, Bootstrapped]:
-    """Bootstrap each metric that is defined and has patients enough; `what` names the progress bar."""
-    wanted = [k for k, v in estimates.items() if not np.isnan(v) and not evaluation.too_few(k)]
-    if not wanted:
-        return {}
-    chunks = draw_weights(evaluation.sample.n_patients, settings.replicates, settings.seed)
-    values: dict[Key, list[np.ndarray]] = {key: [] for key in wanted}
-    for weights in progress(chunks, what, unit="chunks"):
-        drawn = evaluation.values(weights)
-        for key in wanted:
-            values[key].append(drawn[key])
-    influence = evaluation.influence()
-    return {
-        key: bootstrap_intervals(
-            estimates[key], np.concatenate(values[key]), influence[key], settings.confidence
+def resampled_metrics(evaluation: Evaluation) -> list[Key]:
+    """Return the metrics that are defined in the sample and have patients enough to be resampled."""
+    return [k for k, v in evaluation.estimates().items() if not np.isnan(v) and not evaluation.too_few(k)]
+
+
+def measure_rows(
+    estimates: Mapping[Measure, float],
+    closed: Mapping[Measure, Sequence[Interval]],
+    resampled: Mapping[Any, Bootstrapped],
+    sample: Sample,
+    place: Place,
+    settings: Accuracy,
+) -> pd.DataFrame:
+    """Return rows of what is measured beside the metrics, with `MEASURE_COLUMNS`.
+
+    One row a number and interval method, the one to be printed first and primary: the resampled ones, then
+    those in ``closed`` form. The method is ``none`` where there is no interval.
+    """
+    rows: list[dict[str, Any]] = []
+    for key, estimate in estimates.items():
+        metric, name, at = key
+        bootstrapped = resampled.get(key, Bootstrapped([], 0))
+        found = _in_order([*bootstrapped.intervals, *closed.get(key, ())], _RESAMPLED)
+        rows += [
+            {"metric": metric, "class": name, "at": np.nan if at is None else at, "estimate": estimate, **row}
+            for row in _interval_rows(found, key in resampled, bootstrapped, sample, place, settings)
+        ]
+    return pd.DataFrame(rows, columns=list(MEASURE_COLUMNS))
+
+
+def _in_order(found: Sequence[Interval], preferred: Sequence[str]) -> list[Interval]:
+    """Put the first of the ``preferred`` methods that was found first, or else an empty interval."""
+    first = next((i for m in preferred for i in found if i.method == m), Interval("none", np.nan, np.nan))
+    return [first, *(i for i in found if i is not first)]
+
+
+def _interval_rows(
+    found: Sequence[Interval],
+    drawn: bool,
+    bootstrapped: Bootstrapped,
+    sample: Sample,
+    place: Place,
+    settings: Accuracy,
+) -> list[dict[str, Any]]:
+    """Return what the rows of one number's intervals say of the intervals; the first is primary."""
+    rows = []
+    for interval in found:
+        from_replicates = drawn and interval.method.startswith(("bootstrap", "none"))
+        rows.append(
+            {
+                "endpoint": place.endpoint,
+                "unit": place.unit,
+                "low": interval.low,
+                "high": interval.high,
+                "method": interval.method,
+                "primary": interval is found[0],
+                "n_cases": sample.n_cases,
+                "n_patients": sample.n_patients,
+                "replicates": settings.replicates if from_replicates else 0,
+                "undefined": bootstrapped.undefined if from_replicates else 0,
+                "seed": settings.seed,
+            }
         )
-        for key in wanted
-    }
+    return rows
+
+
+def _preferred(evaluation: Evaluation, key: Key) -> tuple[str, ...]:
+    """Return the methods of which the first that exists is printed."""
+    if evaluation.proportion(key) is not None:
+        return ("wilson_neff",)
+    return ("log_robust",) if key[0] in _RATIOS else _RESAMPLED
 
 
 def _intervals(evaluation: Evaluation, key: Key, confidence: float) -> list[Interval]:
@@ -180,9 +245,12 @@ def _intervals(evaluation: Evaluation, key: Key, confidence: float) -> list[Inte
     if proportion is not None:
         if clustered:
             found.append(wilson_clustered(*proportion, confidence))
+            found.append(logit_t(*proportion, confidence))
         if alone:
             x, n = (int(s.sum()) for s in proportion)
             found += [clopper_pearson(x, n, confidence), wilson(x, n, confidence)]
+    if key[0] in _RATIOS and clustered:
+        found.append(log_robust(key[0], evaluation.cells, confidence))
     ranking = evaluation.rankings.get(key[1]) if key[0] == "auc" else None
     if ranking is not None and clustered:
         auc, variance = ranking.auc_variance()
