@@ -27,6 +27,7 @@ Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 # A class name becomes a column `p_<class>`; it may hold spaces, and must not read like a missing value.
 ClassName = Annotated[str, Field(min_length=1, pattern=r"^[^\s,/].*$")]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+OpenShare = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 RESERVED_TRUTHS = ("missing", "inconclusive")
 RESERVED_CLASSES = ("macro", "micro")
@@ -284,6 +285,14 @@ class Accuracy(Section):
     """Bootstrap resamples of patients."""
     seed: int = 0
     """Seed of the resampling."""
+    prevalences: list[OpenShare] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    """Prevalences of the target condition at which PPV and NPV are given, beside those of the sample."""
+    at_specificity: list[OpenShare] = [0.9, 0.95]
+    """Specificities at which the largest sensitivity of any cut-off is given."""
+    at_sensitivity: list[OpenShare] = [0.9, 0.95]
+    """Sensitivities at which the largest specificity of any cut-off is given."""
+    partial_auc_from: OpenShare | None = 0.8
+    """Specificity from which on the partial AUC is taken; null leaves it out."""
 
 
 class Report(Section):

@@ -38,7 +38,7 @@ from marrowflow.predictions import ENSEMBLE, NO_REFERENCE, PROBABILITY
 from marrowflow.reporting import figures, page, tables
 from marrowflow.reporting.flow import Flow, Question, draw, trace
 from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_json
-from marrowflow.statistics.accuracy import CLASSES, FEW_PATIENTS
+from marrowflow.statistics.endpoints import CLASSES, FEW_PATIENTS
 
 SURROGATE = (
     "No patient identifiers: near-duplicate clusters stand in for patients; "

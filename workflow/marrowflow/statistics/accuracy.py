@@ -14,56 +14,49 @@ endpoints' positive ones; what needs a class that never occurs is then undefined
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from marrowflow.choices.threshold import locked_threshold, read_lock
+from marrowflow.choices.threshold import read_lock
 from marrowflow.cli import existing_file, step_parser
-from marrowflow.config import LEAKY, Accuracy, ClassName, Endpoint, Section, Unit, read_options
-from marrowflow.errors import UserError
+from marrowflow.config import Accuracy, Unit, read_options
 from marrowflow.files import write_table
 from marrowflow.predictions import (
     INCONCLUSIVE,
     MISSING,
-    PATIENT_SOURCE,
-    SURROGATE,
     Predictions,
     read_predictions,
 )
 from marrowflow.statistics.bootstrap import resample
-from marrowflow.statistics.cases import Units, countable, gather_units, select_index_test
+from marrowflow.statistics.cases import Units, gather_units, select_index_test
 from marrowflow.statistics.curves import calibration_bins, pr_points, roc_points
-from marrowflow.statistics.evaluation import RANKED, Evaluation, evaluate_binary, evaluate_classes
+from marrowflow.statistics.differential import SHARE_COLUMNS, shares
+from marrowflow.statistics.endpoints import (
+    Endpoints,
+    Options,
+    answers_of,
+    choose_endpoints,
+    evaluate,
+    has_surrogates,
+    warn_of_few,
+    warn_of_table,
+    with_classes_of,
+)
+from marrowflow.statistics.evaluation import Evaluation
+from marrowflow.statistics.indeterminate import three_analyses
 from marrowflow.statistics.rows import WARNING_COLUMNS, Place, metric_rows, resampled_metrics
-
-CLASSES = "classes"
-"""Name of the endpoint that is the classification into all classes."""
-
-FEW_PATIENTS = 30
-"""A class with fewer patients is warned of."""
 
 _CURVES = {
     "roc": ("fpr", "tpr", "threshold"),
     "pr": ("recall", "precision", "threshold"),
     "calibration": ("bin", "n", "mean_predicted", "observed", "low", "high"),
 }
-
-
-class Options(Section):
-    """The sections of the study that this step uses."""
-
-    accuracy: Accuracy = Accuracy()
-    classes: list[ClassName] = Field(default=[])
-    """Order of the classes; empty takes the table's."""
-    units: list[Unit] = Field(default=["patient", "case"], min_length=1)
-    endpoints: dict[str, Endpoint] = Field(default={})
 
 
 @dataclass(frozen=True)
@@ -75,12 +68,14 @@ class Tables:
     roc: pd.DataFrame
     pr: pd.DataFrame
     calibration: pd.DataFrame
+    indeterminate: pd.DataFrame
+    differential: pd.DataFrame
     warnings: pd.DataFrame
 
 
 def measure(
     predictions: Predictions,
-    endpoints: Mapping[str, Sequence[str] | None],
+    endpoints: Endpoints,
     units: Sequence[Unit],
     settings: Accuracy,
     lock: dict[str, Any] | None = None,
@@ -111,13 +106,11 @@ def measure(
         a patient with two truths; a lock that does not fit.
     """
     notes: list[dict[str, str]] = []
-    predictions = _with_classes_of(endpoints, predictions, notes)
+    predictions = with_classes_of(endpoints, predictions, notes)
     table = select_index_test(predictions, index_test)
-    _warn_of_table(predictions, table, lock, Place("", "", notes))
-    clusters = "surrogate groups" if _has_surrogates(table) else "patients"
-    parts: dict[str, list[pd.DataFrame]] = {
-        name: [] for name in ("metrics", "confusion", "roc", "pr", "calibration")
-    }
+    warn_of_table(predictions, table, lock, Place("", "", notes))
+    clusters = "surrogate groups" if has_surrogates(table) else "patients"
+    parts: dict[str, list[pd.DataFrame]] = {f.name: [] for f in fields(Tables) if f.name != "warnings"}
     for unit in units:
         rows = gather_units(table, predictions.classes, unit)
         if rows.tied_votes:
@@ -131,37 +124,23 @@ def measure(
             )
         for name, positive in endpoints.items():
             place = Place(name, unit, notes)
-            answers = _answers(rows, name, positive, lock)
-            evaluation = _evaluate(rows, answers, positive, predictions.one_vs_rest, place)
-            _warn_of_few(evaluation, positive, clusters, place)
+            answers = answers_of(rows, name, positive, lock)
+            evaluation = evaluate(rows, answers, positive, predictions.one_vs_rest, place)
+            warn_of_few(evaluation, positive, clusters, place)
             people = evaluation.sample.n_patients
             resampled = resample(
                 [evaluation], resampled_metrics(evaluation), people, settings, f"bootstrap {name} {unit}"
             )
             parts["metrics"].append(metric_rows(evaluation, resampled, place, settings))
             parts["confusion"].append(_confusion(rows, answers, positive, place))
+            parts["indeterminate"].append(three_analyses(rows, answers, positive, place, settings.confidence))
+            if positive is None:
+                parts["differential"].append(shares(evaluation.sample, place, settings.confidence))
             for kind in _CURVES:
                 parts[kind].append(_curve(kind, evaluation, place, settings.confidence))
+    parts["differential"] = parts["differential"] or [pd.DataFrame(columns=list(SHARE_COLUMNS))]
     joined = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
     return Tables(**joined, warnings=pd.DataFrame(notes, columns=list(WARNING_COLUMNS)))
-
-
-def choose_endpoints(
-    options: Options, classes: Sequence[str], positive: Sequence[str]
-) -> dict[str, list[str] | None]:
-    """Return what to measure, for `measure`.
-
-    The endpoint that the command line's `positive` classes make; else those of the configuration, and
-    the classification into all classes where there are more than two or nothing else is measured.
-    """
-    if positive:
-        return {"+".join(positive): list(positive)}
-    chosen: dict[str, list[str] | None] = {name: list(e.positive) for name, e in options.endpoints.items()}
-    if CLASSES in chosen:
-        raise UserError(
-            f"an endpoint cannot be called {CLASSES!r}: that is the classification into all classes"
-        )
-    return chosen if chosen and len(classes) <= 2 else {**chosen, CLASSES: None}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -200,101 +179,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--index-test", metavar="NAME", help="needed where the table holds several")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the tables")
     return parser
-
-
-def _with_classes_of(
-    endpoints: Mapping[str, Sequence[str] | None], predictions: Predictions, notes: list[dict[str, str]]
-) -> Predictions:
-    """Check the endpoints against declared classes; add their positive ones to classes that were merely seen."""
-    if predictions.declared:
-        _check_endpoints(endpoints, predictions.classes)
-        return predictions
-    classes = set(predictions.classes)
-    for name, positive in endpoints.items():
-        for unseen in [c for c in positive or () if c not in predictions.classes]:
-            Place(name, "", notes).warn(f"class {unseen!r} stands in no row, as truth or as prediction")
-        classes |= set(positive or ())
-    return replace(predictions, classes=sorted(classes))
-
-
-def _check_endpoints(endpoints: Mapping[str, Sequence[str] | None], classes: Sequence[str]) -> None:
-    for name, positive in endpoints.items():
-        unknown = [c for c in positive or () if c not in classes]
-        if unknown:
-            raise UserError(
-                f"endpoint {name!r}: {unknown[0]!r} is no class of the prediction table; its classes: {', '.join(classes)}"
-            )
-        if positive is not None and set(positive) == set(classes):
-            raise UserError(f"endpoint {name!r} names every class: nothing is left to be negative")
-
-
-def _warn_of_table(
-    predictions: Predictions, table: pd.DataFrame, lock: dict[str, Any] | None, nowhere: Place
-) -> None:
-    if not predictions.has_patients:
-        nowhere.warn(
-            "no patient_id: each row counts as its own patient; intervals are too narrow where patients have several rows"
-        )
-    if _has_surrogates(table):
-        nowhere.warn("no patient identifiers: clusters are surrogate groups of near duplicates")
-    if lock is None:
-        return
-    if lock.get("protocol") == "as_published":
-        nowhere.warn(LEAKY)
-    if not predictions.has_probabilities:
-        raise UserError(
-            "--lock needs probabilities, and the prediction table has labels only: leave --lock out"
-        )
-    tested, locked = table["index_test"].iloc[0], lock.get("index_test")
-    if locked and locked != tested:
-        nowhere.warn(
-            f"the cut-offs were locked for index test {locked!r}; these are predictions of {tested!r}"
-        )
-
-
-def _has_surrogates(table: pd.DataFrame) -> bool:
-    return PATIENT_SOURCE in table and bool(table[PATIENT_SOURCE].eq(SURROGATE).any())
-
-
-def _warn_of_few(evaluation: Evaluation, positive: Sequence[str] | None, clusters: str, place: Place) -> None:
-    for group, patients in evaluation.groups.items():
-        if patients < FEW_PATIENTS:
-            name = group if positive is None else ""
-            place.warn(
-                f"{patients} {clusters} of {group}: estimates are coarse under {FEW_PATIENTS}", ("", name)
-            )
-
-
-def _answers(
-    rows: Units, endpoint: str, positive: Sequence[str] | None, lock: dict[str, Any] | None
-) -> np.ndarray:
-    """Return each unit's answer: bool for a yes/no endpoint (False without an answer), else the class."""
-    if positive is None:
-        return rows.table["predicted"].to_numpy(dtype=object)
-    if lock is None:
-        return rows.table["predicted"].isin(positive).to_numpy()
-    assert rows.probabilities is not None  # _warn_of_table saw to it
-    score = rows.probabilities[:, [rows.classes.index(c) for c in positive]].sum(axis=1)
-    return score >= locked_threshold(lock, endpoint, positive, rows.unit)
-
-
-def _evaluate(
-    rows: Units, answers: np.ndarray, positive: Sequence[str] | None, one_vs_rest: bool, place: Place
-) -> Evaluation:
-    sample = countable(rows)
-    if positive is None:
-        evaluation = evaluate_classes(sample)
-    else:
-        sums_to_share = not one_vs_rest or len(positive) == 1
-        evaluation = evaluate_binary(sample, positive, answers[rows.countable], sums_to_share)
-        if rows.probabilities is not None and not sums_to_share:
-            place.warn(
-                "left out: one-vs-rest probabilities of several classes do not add up to one", ("brier", "")
-            )
-    if rows.probabilities is None:
-        for metric in (*RANKED, "brier"):
-            place.warn("left out: it needs probabilities, and the table has labels only", (metric, ""))
-    return evaluation
 
 
 def _confusion(

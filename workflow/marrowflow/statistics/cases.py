@@ -135,7 +135,7 @@ def gather_units(table: pd.DataFrame, classes: Sequence[str], unit: Unit) -> Uni
 def countable(units: Units) -> Sample:
     """Return the units with a class as truth and an answer of the index test."""
     table, kept = units.table, units.countable
-    codes, first = _people(table[kept])
+    codes, first = people(table[kept])
     place = {name: i for i, name in enumerate(units.classes)}
     return Sample(
         unit=units.unit,
@@ -149,14 +149,14 @@ def countable(units: Units) -> Sample:
     )
 
 
-def _people(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+def people(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Return each row's person, int64 [rows] from 0 in order of appearance, and the person's first row [people]."""
     codes = table.groupby(["cohort", "patient_id"], sort=False).ngroup().to_numpy(np.int64)
     return codes, np.unique(codes, return_index=True)[1]
 
 
 def _gather_patients(table: pd.DataFrame, classes: list[str], probabilities: np.ndarray | None) -> Units:
-    codes, first = _people(table)
+    codes, first = people(table)
     patients = table[["patient_id", "cohort"]].iloc[first].reset_index(drop=True)
     done = table["status"].eq("ok").to_numpy()
     cases = np.bincount(codes[done], minlength=len(first))

@@ -1,0 +1,60 @@
+"""Differential counts: each class's share of all units, by the reference standard and by the index test.
+
+A laboratory's differential is Σ cells of a type / Σ cells counted, over all patients of the table. The ratio of sums
+is taken, never the mean of the patients' ratios, which would let a patient with ten cells count as one with a thousand.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from marrowflow.statistics.bootstrap import Interval
+from marrowflow.statistics.cases import Sample
+from marrowflow.statistics.intervals import wilson_clustered
+from marrowflow.statistics.metrics import ratio
+from marrowflow.statistics.rows import Place
+
+SHARE_COLUMNS = (
+    "endpoint",
+    "source",
+    "class",
+    "unit",
+    "estimate",
+    "low",
+    "high",
+    "method",
+    "numerator",
+    "denominator",
+    "n_patients",
+)
+
+
+def shares(sample: Sample, place: Place, confidence: float) -> pd.DataFrame:
+    """Return the share of each class, with `SHARE_COLUMNS`.
+
+    ``source`` is ``truth`` or ``predicted``, both of the same units: those with a truth and an answer. Intervals are
+    Wilson's on the effective sample size (`wilson_clustered`); ``none`` where there are fewer than two patients.
+    """
+    per_patient = np.bincount(sample.patient, minlength=sample.n_patients).astype(np.float64)
+    rows = []
+    for source, answers in (("truth", sample.truth), ("predicted", sample.predicted)):
+        for i, name in enumerate(sample.classes):
+            counts = np.bincount(sample.patient[answers == i], minlength=sample.n_patients).astype(np.float64)
+            interval = wilson_clustered(counts, per_patient, confidence) or Interval("none", np.nan, np.nan)
+            rows.append(
+                {
+                    "endpoint": place.endpoint,
+                    "source": source,
+                    "class": name,
+                    "unit": place.unit,
+                    "estimate": float(ratio(counts.sum(), per_patient.sum())),
+                    "low": interval.low,
+                    "high": interval.high,
+                    "method": interval.method,
+                    "numerator": int(counts.sum()),
+                    "denominator": int(per_patient.sum()),
+                    "n_patients": sample.n_patients,
+                }
+            )
+    return pd.DataFrame(rows, columns=list(SHARE_COLUMNS))

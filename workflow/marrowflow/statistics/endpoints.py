@@ -1,0 +1,158 @@
+"""The endpoints of an accuracy study: what is asked of a prediction table, and what the index test answers.
+
+Steps that measure one index test and steps that compare several share these, so that an endpoint means the same in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from marrowflow.choices.threshold import locked_threshold
+from marrowflow.config import LEAKY, Accuracy, ClassName, Endpoint, Section, Unit
+from marrowflow.errors import UserError
+from marrowflow.predictions import PATIENT_SOURCE, SURROGATE, Predictions
+from marrowflow.statistics.cases import Units, countable
+from marrowflow.statistics.evaluation import RANKED, Evaluation, evaluate_binary, evaluate_classes
+from marrowflow.statistics.rows import Place
+
+CLASSES = "classes"
+"""Name of the endpoint that is the classification into all classes."""
+
+FEW_PATIENTS = 30
+"""A class with fewer patients is warned of."""
+
+Endpoints = Mapping[str, Sequence[str] | None]
+"""Positive classes by the endpoint's name; None stands for the classification into all classes."""
+
+
+class Options(Section):
+    """The sections of the study that this step uses."""
+
+    accuracy: Accuracy = Accuracy()
+    classes: list[ClassName] = Field(default=[])
+    """Order of the classes; empty takes the table's."""
+    units: list[Unit] = Field(default=["patient", "case"], min_length=1)
+    endpoints: dict[str, Endpoint] = Field(default={})
+
+
+def choose_endpoints(
+    options: Options, classes: Sequence[str], positive: Sequence[str]
+) -> dict[str, list[str] | None]:
+    """Return what to measure, for `measure`.
+
+    The endpoint that the command line's `positive` classes make; else those of the configuration, and
+    the classification into all classes where there are more than two or nothing else is measured.
+    """
+    if positive:
+        return {"+".join(positive): list(positive)}
+    chosen: dict[str, list[str] | None] = {name: list(e.positive) for name, e in options.endpoints.items()}
+    if CLASSES in chosen:
+        raise UserError(
+            f"an endpoint cannot be called {CLASSES!r}: that is the classification into all classes"
+        )
+    return chosen if chosen and len(classes) <= 2 else {**chosen, CLASSES: None}
+
+
+def with_classes_of(
+    endpoints: Endpoints, predictions: Predictions, notes: list[dict[str, str]]
+) -> Predictions:
+    """Check the endpoints against declared classes; add their positive ones to classes that were merely seen."""
+    if predictions.declared:
+        _check_endpoints(endpoints, predictions.classes)
+        return predictions
+    classes = set(predictions.classes)
+    for name, positive in endpoints.items():
+        for unseen in [c for c in positive or () if c not in predictions.classes]:
+            Place(name, "", notes).warn(f"class {unseen!r} stands in no row, as truth or as prediction")
+        classes |= set(positive or ())
+    return replace(predictions, classes=sorted(classes))
+
+
+def warn_of_table(
+    predictions: Predictions, table: pd.DataFrame, lock: dict[str, Any] | None, nowhere: Place
+) -> None:
+    """Warn of what bears on every number of an index test's rows; raise `UserError` where the lock cannot be applied."""
+    if not predictions.has_patients:
+        nowhere.warn(
+            "no patient_id: each row counts as its own patient; intervals are too narrow where patients have several rows"
+        )
+    if has_surrogates(table):
+        nowhere.warn("no patient identifiers: clusters are surrogate groups of near duplicates")
+    if lock is None:
+        return
+    if lock.get("protocol") == "as_published":
+        nowhere.warn(LEAKY)
+    if not predictions.has_probabilities:
+        raise UserError(
+            "--lock needs probabilities, and the prediction table has labels only: leave --lock out"
+        )
+    tested, locked = table["index_test"].iloc[0], lock.get("index_test")
+    if locked and locked != tested:
+        nowhere.warn(
+            f"the cut-offs were locked for index test {locked!r}; these are predictions of {tested!r}"
+        )
+
+
+def has_surrogates(table: pd.DataFrame) -> bool:
+    """Say whether any cluster of a prediction table is a group of near-duplicate images."""
+    return PATIENT_SOURCE in table and bool(table[PATIENT_SOURCE].eq(SURROGATE).any())
+
+
+def warn_of_few(evaluation: Evaluation, positive: Sequence[str] | None, clusters: str, place: Place) -> None:
+    """Warn of each class with fewer than `FEW_PATIENTS`; ``clusters`` is what they are called."""
+    for group, patients in evaluation.groups.items():
+        if patients < FEW_PATIENTS:
+            name = group if positive is None else ""
+            place.warn(
+                f"{patients} {clusters} of {group}: estimates are coarse under {FEW_PATIENTS}", ("", name)
+            )
+
+
+def answers_of(
+    rows: Units, endpoint: str, positive: Sequence[str] | None, lock: dict[str, Any] | None
+) -> np.ndarray:
+    """Return each unit's answer: bool for a yes/no endpoint (False without an answer), else the class."""
+    if positive is None:
+        return rows.table["predicted"].to_numpy(dtype=object)
+    if lock is None:
+        return rows.table["predicted"].isin(positive).to_numpy()
+    assert rows.probabilities is not None  # warn_of_table saw to it
+    score = rows.probabilities[:, [rows.classes.index(c) for c in positive]].sum(axis=1)
+    return score >= locked_threshold(lock, endpoint, positive, rows.unit)
+
+
+def evaluate(
+    rows: Units, answers: np.ndarray, positive: Sequence[str] | None, one_vs_rest: bool, place: Place
+) -> Evaluation:
+    """Count an endpoint's units that have a truth and an answer; warn of metrics that cannot be had."""
+    sample = countable(rows)
+    if positive is None:
+        evaluation = evaluate_classes(sample)
+    else:
+        sums_to_share = not one_vs_rest or len(positive) == 1
+        evaluation = evaluate_binary(sample, positive, answers[rows.countable], sums_to_share)
+        if rows.probabilities is not None and not sums_to_share:
+            place.warn(
+                "left out: one-vs-rest probabilities of several classes do not add up to one", ("brier", "")
+            )
+    if rows.probabilities is None:
+        for metric in (*RANKED, "brier"):
+            place.warn("left out: it needs probabilities, and the table has labels only", (metric, ""))
+    return evaluation
+
+
+def _check_endpoints(endpoints: Endpoints, classes: Sequence[str]) -> None:
+    for name, positive in endpoints.items():
+        unknown = [c for c in positive or () if c not in classes]
+        if unknown:
+            raise UserError(
+                f"endpoint {name!r}: {unknown[0]!r} is no class of the prediction table; its classes: {', '.join(classes)}"
+            )
+        if positive is not None and set(positive) == set(classes):
+            raise UserError(f"endpoint {name!r} names every class: nothing is left to be negative")
