@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from oracles import clustered_small
 from scipy.special import expit, logit
-from scipy.stats import t
+from scipy.stats import f_oneway, norm, t
+from sklearn.datasets import load_breast_cancer
 
 from marrowflow.statistics.intervals import (
     auc_delong,
+    auc_jackknife,
     auc_logit,
+    auc_separated,
     clopper_pearson,
+    intraclass_correlation,
     log_robust,
     logit_t,
     ratio_variance,
@@ -17,6 +21,7 @@ from marrowflow.statistics.intervals import (
     wilson,
     wilson_clustered,
 )
+from marrowflow.statistics.ranking import rank
 
 
 @pytest.fixture
@@ -172,7 +177,96 @@ def test_no_clustered_interval_from_one_patient():
     assert wilson_clustered(np.array([3.0, 0.0]), np.array([4.0, 0.0]), 0.95) is None
 
 
-def test_auc_at_its_limits_has_no_interval():
+def test_correlation_of_rows_is_that_of_the_analysis_of_variance():
+    """F of the rows grouped by patient: ρ = (F - 1) / (F + m₀ - 1), with m₀ counted by hand."""
+    rows = [[1, 1, 0], [1, 1, 1, 1, 1], [0, 0], [1, 0, 1, 1]]
+    x, m = (np.array([f(r) for r in rows], dtype=float) for f in (sum, len))
+    f = f_oneway(*rows).statistic
+    typical = (14 - (9 + 25 + 4 + 16) / 14) / 3
+    expected = (f - 1) / (f + typical - 1)
+    assert intraclass_correlation(x, m) == pytest.approx(expected)
+    # Patients without a row say nothing.
+    assert intraclass_correlation(np.append(x, 0), np.append(m, 0)) == pytest.approx(expected)
+    assert intraclass_correlation(np.array([2.0, 0]), np.array([2.0, 2])) == 1
+    assert intraclass_correlation(np.array([1.0, 0, 1]), np.ones(3)) == 0
+    assert intraclass_correlation(np.array([2.0, 3]), np.array([2.0, 3])) == 0
+
+
+def test_correlation_counts_where_the_ratio_estimator_misses_it():
+    """Large patients that happen to have the mean share hide the correlation from the residuals of the sums."""
+    x, m = np.array([10.0, 10, 3, 0, 3, 0]), np.array([20.0, 20, 3, 3, 3, 3])
+    assert x.sum() / m.sum() == 0.5
+    ratio = ratio_variance(x, m) / (0.25 / m.sum())
+    model = 1 + ((m**2).sum() / m.sum() - 1) * intraclass_correlation(x, m)
+    assert ratio < 1 < model
+    interval, quantile = wilson_clustered(x, m, 0.95), t.ppf(0.975, 5)
+    error = np.sqrt(interval.low * (1 - interval.low) / (m.sum() / model))
+    assert abs(0.5 - interval.low) / error == pytest.approx(quantile)
+
+
+def test_jackknife_of_a_mean_is_its_standard_error():
+    """Leaving out one of n numbers gives s²/n, so the limits are those of Student's t on the logit scale."""
+    values = np.array([0.9, 1.0, 0.7, 0.8, 0.95, 0.6])
+    left_out = (values.sum() - values) / 5
+    half = t.ppf(0.95, 3) * values.std(ddof=1) / np.sqrt(6) / (values.mean() * (1 - values.mean()))
+    interval = auc_jackknife(values.mean(), left_out, 4, 0.9)
+    assert interval.low == pytest.approx(expit(logit(values.mean()) - half))
+    assert interval.high == pytest.approx(expit(logit(values.mean()) + half))
+
+
+def test_jackknife_is_a_little_wider_than_delong():
+    """One row a patient: each part of pROC's variance grows by m/(m - 1), less 1/P of the whole."""
+    data = load_breast_cancer()
+    malignant, radius = data.target == 0, data.data[:, 0]
+    ranking = rank(radius, malignant, np.arange(569), 569, 0)
+    interval = auc_jackknife(0.937516516040, ranking.auc_without_each(), 212, 0.95)
+    half = (logit(interval.high) - logit(interval.low)) / 2
+    error = half / t.ppf(0.975, 211) * 0.937516516040 * (1 - 0.937516516040)
+    published = (0.958012361227 - 0.917020670853) / 2 / norm.ppf(0.975)
+    assert 357 / 356 < error**2 / published**2 * 569 / 568 < 212 / 211
+
+
+def test_no_jackknife_where_the_auc_stands_still_or_is_undefined():
+    assert auc_jackknife(1.0, np.ones(4), 2, 0.95) is None
+    assert auc_jackknife(0.9, np.full(4, 0.9), 2, 0.95) is None
+    assert auc_jackknife(0.9, np.array([0.9, np.nan, 0.8]), 1, 0.95) is None
+
+
+def hanley_mcneil(theta, n):
+    """Variance of Hanley and McNeil 1982 with n of each kind."""
+    q1, q2 = theta / (2 - theta), 2 * theta**2 / (1 + theta)
+    return (theta * (1 - theta) + (n - 1) * (q1 - theta**2) + (n - 1) * (q2 - theta**2)) / n**2
+
+
+@pytest.mark.parametrize("n", [2, 8, 50])
+def test_separated_classes_get_a_score_interval(n):
+    interval = auc_separated(1.0, np.ones(n), np.ones(n), 0.95)
+    assert interval.high == 1
+    assert 1 - interval.low == pytest.approx(norm.ppf(0.975) * np.sqrt(hanley_mcneil(interval.low, n)))
+    mirrored = auc_separated(0.0, np.ones(n), np.ones(n), 0.95)
+    assert (mirrored.low, mirrored.high) == pytest.approx((0, 1 - interval.low))
+    # Patients of five images that are all alike count once, and so do patients of the other class.
+    repeated = auc_separated(1.0, np.append(5 * np.ones(n), 0), np.ones(n), 0.95)
+    assert repeated.low == pytest.approx(interval.low)
+
+
+def test_separated_unequal_classes():
+    """m = 1, n = 3 by hand: k = 1, and 3 (1 - θ) = z² θ {1 + (1 - θ)/(2 - θ) + θ/(1 + θ)}."""
+    low = auc_separated(1.0, np.array([4.0]), np.array([1.0, 1, 1]), 0.95).low
+    bracket = 1 + (1 - low) / (2 - low) + low / (1 + low)
+    assert 3 * (1 - low) == pytest.approx(norm.ppf(0.975) ** 2 * low * bracket)
+    assert auc_separated(0.99, np.ones(3), np.ones(3), 0.95) is None
+
+
+def test_obuchowski_on_the_logit_scale():
+    """s1 of the small clustered table: .88125 with the published variance."""
+    interval = auc_logit(0.88125, 0.007450405714, 0.95)
+    half = 1.959963984540 * 0.0863157326 / (0.88125 * 0.11875)
+    assert logit(interval.low) == pytest.approx(np.log(0.88125 / 0.11875) - half, abs=1e-8)
+    assert logit(interval.high) == pytest.approx(np.log(0.88125 / 0.11875) + half, abs=1e-8)
+
+
+def test_auc_at_its_limits_has_no_interval_from_a_variance():
     assert auc_logit(1.0, 0.0, 0.95) is None
     assert auc_delong(1.0, 0.0, 0.95) is None
     assert auc_delong(0.95, 0.01, 0.95).high == 1

@@ -16,7 +16,9 @@ from marrowflow.statistics.cases import Sample
 from marrowflow.statistics.evaluation import Evaluation, Key
 from marrowflow.statistics.intervals import (
     auc_delong,
+    auc_jackknife,
     auc_logit,
+    auc_separated,
     clopper_pearson,
     log_robust,
     logit_t,
@@ -83,6 +85,7 @@ _METRICS = (
     "dor",
 )
 _RATIOS = ("lr_positive", "lr_negative", "dor")
+_NO_LOGARITHM = "no interval of this ratio: a cell of the table is empty"
 _RESAMPLED = ("bootstrap_bca", "bootstrap_percentile")
 
 
@@ -132,10 +135,8 @@ def metric_rows(
         closed = [] if undefined else _intervals(evaluation, key, settings.confidence)
         found = _in_order([*closed, *bootstrapped.intervals], _preferred(evaluation, key))
         problem = undefined or evaluation.too_few(key)
-        if not problem and key[0] not in _RATIOS:
-            problem = bootstrapped.problem
-        elif not problem and found[0].method == "none":
-            problem = "no interval of this ratio: a cell of the table is empty"
+        if not problem and found[0].method in ("none", *_RESAMPLED):
+            problem = _NO_LOGARITHM if key[0] in _RATIOS else bootstrapped.problem
         if problem:
             place.warn(problem, key)
         fixed = evaluation.without_spread(key, estimates)
@@ -233,6 +234,8 @@ def _preferred(evaluation: Evaluation, key: Key) -> tuple[str, ...]:
     """Return the methods of which the first that exists is printed."""
     if evaluation.proportion(key) is not None:
         return ("wilson_neff",)
+    if key[0] == "auc":
+        return ("jackknife_logit", "newcombe_neff")
     return ("log_robust",) if key[0] in _RATIOS else _RESAMPLED
 
 
@@ -251,10 +254,26 @@ def _intervals(evaluation: Evaluation, key: Key, confidence: float) -> list[Inte
             found += [clopper_pearson(x, n, confidence), wilson(x, n, confidence)]
     if key[0] in _RATIOS and clustered:
         found.append(log_robust(key[0], evaluation.cells, confidence))
-    ranking = evaluation.rankings.get(key[1]) if key[0] == "auc" else None
-    if ranking is not None and clustered:
-        auc, variance = ranking.auc_variance()
-        found.append(auc_logit(auc, variance, confidence))
-        if alone:
-            found.append(auc_delong(auc, variance, confidence))
+    if key[0] == "auc" and clustered:
+        found += _auc_intervals(evaluation, key[1], confidence)
     return [interval for interval in found if interval is not None]
+
+
+def _auc_intervals(evaluation: Evaluation, name: str, confidence: float) -> list[Interval | None]:
+    """Return the intervals of a question's AUC, or of the mean of all questions'."""
+    names = [q.name for q in evaluation.questions] if name == MACRO else [name]
+    rankings = [r for r in map(evaluation.rankings.get, names) if r is not None]
+    if len(rankings) < len(names):
+        return []
+    estimates = [r.auc_variance() for r in rankings]
+    left_out = np.mean([r.auc_without_each() for r in rankings], axis=0)
+    fewest = min(int((rows > 0).sum()) for r in rankings for rows in (r.positives, r.negatives))
+    mean = float(np.mean([auc for auc, _ in estimates]))
+    found = [auc_jackknife(mean, left_out, fewest, confidence)]
+    if name != MACRO:
+        auc, variance = estimates[0]
+        found.append(auc_separated(auc, rankings[0].positives, rankings[0].negatives, confidence))
+        found.append(auc_logit(auc, variance, confidence))
+        if evaluation.sample.one_case_clusters:
+            found.append(auc_delong(auc, variance, confidence))
+    return found
