@@ -1,6 +1,7 @@
 # make demo    set up, paint the demo smears, run the demo study, print where the report is
 # make test    set up, check style and types, run all tests
 # make bench   set up, measure ours against named peers and limits
+# make coverage  simulate how often the intervals cover the truth (docs/coverage.csv)
 # make lint    set up, check style and types only
 # make docs    write the configuration's schema and reference anew from its models
 # make real    set up, convert ../shared/data and run the two studies of real smears
@@ -11,6 +12,7 @@ CORES ?= $(shell nproc 2>/dev/null || echo 2)
 SHARED ?= ../shared/data
 
 VENV := .venv
+PEERS := .venv-bench
 # Jobs say `python`: the environment's must be the first one found.
 # Compiled modules are kept: a job imports pandas in half the time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -18,7 +20,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Steps that draw do so without a screen.
 export MPLBACKEND := Agg
 
-.PHONY: demo test bench lint docs real clean
+.PHONY: demo test bench coverage lint docs real clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
@@ -49,8 +51,21 @@ lint: $(VENV)/installed
 docs: $(VENV)/installed
 	python -m marrowflow reference --schema resources/config.schema.json --markdown docs/configuration.md
 
-bench: $(VENV)/installed
-	@for script in tests/benchmarks/bench_*.py; do echo; echo "== $$script"; python $$script || exit 1; done
+# Peers' packages are not ours: they have an environment of their own.
+$(PEERS)/installed: tests/benchmarks/requirements-peers.txt $(VENV)/installed
+	@echo "Setting up $(PEERS) (peers to compare with, once) …"
+	@$(VENV)/bin/uv venv --quiet --allow-existing --python $(VENV)/bin/python $(PEERS)
+	@$(VENV)/bin/uv pip install --quiet --python $(PEERS)/bin/python -r tests/benchmarks/requirements-peers.txt
+	@touch $@
+
+bench: $(VENV)/installed $(PEERS)/installed
+	@for script in $(filter-out %bench_peers.py,$(wildcard tests/benchmarks/bench_*.py)); do \
+	  echo; echo "== $$script"; python $$script || exit 1; done
+	@echo; echo "== tests/benchmarks/bench_peers.py"
+	@PYTHONPATH=workflow $(PEERS)/bin/python tests/benchmarks/bench_peers.py
+
+coverage: $(VENV)/installed
+	python tests/benchmarks/simulate_coverage.py --simulations 10000 --out docs/coverage.csv
 
 data/%/cohorts.tsv: tests/real_data.py
 	python tests/real_data.py $* --shared $(SHARED) --out data/$*

@@ -39,9 +39,16 @@ def dependencies(path):
     return pins
 
 
-def requirements():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+def requirements(path="requirements.txt"):
+    lines = (ROOT / path).read_text().splitlines()
     return dict(line.split("==") for line in lines if line and not line.startswith("#"))
+
+
+def test_peers_are_compared_on_the_same_pins():
+    ours, peers = requirements(), requirements("tests/benchmarks/requirements-peers.txt")
+    shared = ours.keys() & peers.keys()
+    assert {"numpy", "scipy", "pandas"} <= shared
+    assert {name: ours[name] for name in shared} == {name: peers[name] for name in shared}
 
 
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda p: p.stem)

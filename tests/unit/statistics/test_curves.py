@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from marrowflow.statistics.curves import calibration_bins, pr_points, roc_points
 
@@ -24,6 +26,25 @@ def test_areas(scored):
     pr = pr_points(scores, y)
     area = -(np.diff(pr["recall"]) * pr["precision"].iloc[:-1]).sum()
     assert area == pytest.approx(average_precision_score(y, scores), abs=0.02)
+
+
+@given(st.integers(0, 2**32), st.integers(2, 60), st.sampled_from([1, 2, 8, 10**9]))
+@settings(deadline=None, max_examples=100)
+def test_points_are_those_of_scikit_learn(seed, n, levels):
+    rng = np.random.default_rng(seed)
+    y = rng.random(n) < 0.4
+    y[:2] = [True, False]
+    scores = np.floor(levels * rng.random(n)) / levels - 0.3
+    fpr, tpr, threshold = roc_curve(y, scores)
+    for name, theirs in (("fpr", fpr), ("tpr", tpr), ("threshold", threshold)):
+        assert roc_points(scores, y)[name].tolist() == theirs.tolist()
+    precision, recall, threshold = precision_recall_curve(y, scores, drop_intermediate=True)
+    for name, theirs in (
+        ("recall", recall),
+        ("precision", precision),
+        ("threshold", np.append(threshold, np.inf)),
+    ):
+        assert pr_points(scores, y)[name].tolist() == theirs.tolist()
 
 
 def test_bins_divide_the_rows(scored):

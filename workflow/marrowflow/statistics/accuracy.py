@@ -46,6 +46,7 @@ from marrowflow.statistics.endpoints import (
     has_surrogates,
     warn_of_few,
     warn_of_table,
+    warn_of_votes,
     with_classes_of,
 )
 from marrowflow.statistics.evaluation import Evaluation
@@ -113,15 +114,7 @@ def measure(
     parts: dict[str, list[pd.DataFrame]] = {f.name: [] for f in fields(Tables) if f.name != "warnings"}
     for unit in units:
         rows = gather_units(table, predictions.classes, unit)
-        if rows.tied_votes:
-            Place("", unit, notes).warn(
-                f"{rows.tied_votes} patients' majority votes were tied: the first of the tied classes was taken"
-            )
-        if rows.voted:
-            Place("", unit, notes).warn(
-                f"'predicted' is not the class with the largest probability in {rows.other_rule} rows: the class of "
-                f"{rows.voted} patients with several rows is the majority of 'predicted', not the largest mean probability"
-            )
+        warn_of_votes(rows, Place("", unit, notes))
         for name, positive in endpoints.items():
             place = Place(name, unit, notes)
             answers = answers_of(rows, name, positive, lock)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from marrowflow.statistics.intervals import wilson_clustered
 
@@ -15,25 +14,42 @@ LEAST_ROWS = 5
 
 
 def roc_points(scores: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
-    """Return fpr, tpr and threshold (positive at or above it; inf for the first), without points on a straight line.
+    """Return fpr, tpr and threshold (positive at or above it; inf for the first), without points half-way between others.
 
     Empty where there is no positive or no negative.
     """
     if not positive.any() or positive.all():
         return pd.DataFrame({"fpr": [], "tpr": [], "threshold": []}, dtype=np.float64)
-    fpr, tpr, threshold = roc_curve(positive, scores)
-    return pd.DataFrame({"fpr": fpr, "tpr": tpr, "threshold": threshold})
+    threshold, tp, fp = _counts_at_cut_offs(scores, positive)
+    bends = (np.diff(tp, 2) != 0) | (np.diff(fp, 2) != 0)
+    kept = np.concatenate([[True], bends, [True]])[: len(tp)]
+    return pd.DataFrame(
+        {
+            "fpr": np.append(0.0, fp[kept] / fp[-1]),
+            "tpr": np.append(0.0, tp[kept] / tp[-1]),
+            "threshold": np.append(np.inf, threshold[kept]),
+        }
+    )
 
 
 def pr_points(scores: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
     """Return recall, precision and threshold (inf for the last, conventional point: recall 0, precision 1).
 
-    Empty where there is no positive.
+    Points between others of the same recall are left out. Empty where there is no positive.
     """
     if not positive.any():
         return pd.DataFrame({"recall": [], "precision": [], "threshold": []}, dtype=np.float64)
-    precision, recall, threshold = precision_recall_curve(positive, scores, drop_intermediate=True)
-    return pd.DataFrame({"recall": recall, "precision": precision, "threshold": np.append(threshold, np.inf)})
+    threshold, tp, fp = _counts_at_cut_offs(scores, positive)
+    moves = np.diff(tp) > 0
+    kept = np.concatenate([[True], moves[:-1] | moves[1:], [True]])[: len(tp)]
+    threshold, tp, fp = (v[kept][::-1] for v in (threshold, tp, fp))
+    return pd.DataFrame(
+        {
+            "recall": np.append(tp / tp[0], 0.0),
+            "precision": np.append(tp / (tp + fp), 1.0),
+            "threshold": np.append(threshold, np.inf),
+        }
+    )
 
 
 def calibration_bins(
@@ -55,12 +71,10 @@ def calibration_bins(
     DataFrame
         bin (from 1), n, mean_predicted, observed, low, high.
     """
-    wanted = max(1, min(MOST_BINS, len(scores) // LEAST_ROWS))
-    edges = np.unique(np.quantile(scores, np.arange(1, wanted) / wanted)) if len(scores) else np.zeros(0)
-    place = np.searchsorted(edges, scores, side="right")
+    place = bin_of(scores)
     rows = []
-    for number, chosen in enumerate(np.unique(place), start=1):
-        inside = place == chosen
+    for number in range(1, int(place.max(initial=-1)) + 2):
+        inside = place == number - 1
         m = np.bincount(patient[inside], minlength=n_patients).astype(np.float64)
         x = np.bincount(patient[inside & positive], minlength=n_patients).astype(np.float64)
         interval = wilson_clustered(x, m, confidence)
@@ -75,3 +89,21 @@ def calibration_bins(
             }
         )
     return pd.DataFrame(rows, columns=["bin", "n", "mean_predicted", "observed", "low", "high"])
+
+
+def bin_of(scores: np.ndarray) -> np.ndarray:
+    """Return each row's bin of a calibration curve, int64 [rows] from 0 on without gaps."""
+    wanted = max(1, min(MOST_BINS, len(scores) // LEAST_ROWS))
+    edges = np.unique(np.quantile(scores, np.arange(1, wanted) / wanted)) if len(scores) else np.zeros(0)
+    return np.unique(np.searchsorted(edges, scores, side="right"), return_inverse=True)[1]
+
+
+def _counts_at_cut_offs(
+    scores: np.ndarray, positive: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the distinct scores from the highest on, and the positives and negatives at or above each."""
+    order = np.argsort(-scores, kind="stable")
+    ordered, true = scores[order], positive[order]
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    tp = np.cumsum(true)[last]
+    return ordered[last], tp, last + 1 - tp

@@ -99,6 +99,19 @@ def warn_of_table(
         )
 
 
+def warn_of_votes(rows: Units, place: Place) -> None:
+    """Warn of patients whose class is a majority vote, where that is not what a reader would expect."""
+    if rows.tied_votes:
+        place.warn(
+            f"{rows.tied_votes} patients' majority votes were tied: the first of the tied classes was taken"
+        )
+    if rows.voted:
+        place.warn(
+            f"'predicted' is not the class with the largest probability in {rows.other_rule} rows: the class of "
+            f"{rows.voted} patients with several rows is the majority of 'predicted', not the largest mean probability"
+        )
+
+
 def has_surrogates(table: pd.DataFrame) -> bool:
     """Say whether any cluster of a prediction table is a group of near-duplicate images."""
     return PATIENT_SOURCE in table and bool(table[PATIENT_SOURCE].eq(SURROGATE).any())

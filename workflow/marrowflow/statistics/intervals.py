@@ -16,7 +16,18 @@ from marrowflow.statistics.bootstrap import Interval
 
 def wilson(successes: float, n: float, confidence: float) -> Interval:
     """Return Wilson's score interval for independent rows (Wilson 1927, JASA 22:209)."""
-    return Interval("wilson", *_score_limits(successes / n, n, norm.ppf((1 + confidence) / 2)))
+    return Interval("wilson", *score_limits(successes / n, n, norm.ppf((1 + confidence) / 2)))
+
+
+def score_limits(share: float, n: float, quantile: float) -> tuple[float, float]:
+    """Return the limits at which the score test of a share of ``n`` rows, with this quantile, is critical (Wilson 1927)."""
+    square = quantile**2 / n
+    middle = (share + square / 2) / (1 + square)
+    half = quantile / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
+    # Rounding must not move a limit that is exactly at the edge.
+    low = 0.0 if share == 0 else max(0.0, middle - half)
+    high = 1.0 if share == 1 else min(1.0, middle + half)
+    return float(low), float(high)
 
 
 def clopper_pearson(successes: int, n: int, confidence: float) -> Interval:
@@ -54,16 +65,21 @@ def wilson_clustered(numerators: np.ndarray, denominators: np.ndarray, confidenc
     n, with_rows = denominators.sum(), int((denominators > 0).sum())
     if with_rows < 2:
         return None
+    quantile = t.ppf((1 + confidence) / 2, with_rows - 1)
+    effective = effective_size(numerators, denominators)
+    return Interval("wilson_neff", *score_limits(numerators.sum() / n, effective, quantile))
+
+
+def effective_size(numerators: np.ndarray, denominators: np.ndarray) -> float:
+    """Return n_eff of `wilson_clustered`: how many independent rows a proportion of clustered ones [patients] is worth."""
+    n = denominators.sum()
     share = numerators.sum() / n
     alike = (denominators**2).sum() / n
-    if 0 < share < 1:
-        correlation = intraclass_correlation(numerators, denominators)
-        of_ratio = ratio_variance(numerators, denominators) / (share * (1 - share) / n)
-        deff = max(1.0, of_ratio, 1 + (alike - 1) * correlation)
-    else:
-        deff = alike
-    quantile = t.ppf((1 + confidence) / 2, with_rows - 1)
-    return Interval("wilson_neff", *_score_limits(share, n / deff, quantile))
+    if share in (0.0, 1.0):
+        return float(n / alike)
+    of_ratio = ratio_variance(numerators, denominators) / (share * (1 - share) / n)
+    correlation = intraclass_correlation(numerators, denominators)
+    return float(n / max(1.0, of_ratio, 1 + (alike - 1) * correlation))
 
 
 def ratio_variance(numerators: np.ndarray, denominators: np.ndarray) -> float:
@@ -185,11 +201,9 @@ def logit_t(numerators: np.ndarray, denominators: np.ndarray, confidence: float)
     n, with_rows = denominators.sum(), int((denominators > 0).sum())
     if with_rows < 2:
         return None
-    share, variance = numerators.sum() / n, ratio_variance(numerators, denominators)
-    if not 0 < share < 1 or not variance > 0:
-        return None
-    half = t.ppf((1 + confidence) / 2, with_rows - 1) * np.sqrt(variance) / (share * (1 - share))
-    return Interval("logit_t", float(expit(logit(share) - half)), float(expit(logit(share) + half)))
+    quantile = t.ppf((1 + confidence) / 2, with_rows - 1)
+    limits = _logit_limits(numerators.sum() / n, ratio_variance(numerators, denominators), quantile)
+    return None if limits is None else Interval("logit_t", *limits)
 
 
 def log_robust(metric: str, cells: np.ndarray, confidence: float) -> Interval | None:
@@ -269,17 +283,8 @@ def _spread(pull: np.ndarray, rows: np.ndarray) -> tuple[float, int]:
 
 
 def _logit_limits(value: float, variance: float, quantile: float) -> tuple[float, float] | None:
+    """Return expit(logit v ± q √variance / (v (1 − v))), or None at 0, at 1 and without a variance."""
     if not 0 < value < 1 or not variance > 0:
         return None
     half = quantile * np.sqrt(variance) / (value * (1 - value))
     return float(expit(logit(value) - half)), float(expit(logit(value) + half))
-
-
-def _score_limits(share: float, n: float, quantile: float) -> tuple[float, float]:
-    square = quantile**2 / n
-    middle = (share + square / 2) / (1 + square)
-    half = quantile / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
-    # Rounding must not move a limit that is exactly at the edge.
-    low = 0.0 if share == 0 else max(0.0, middle - half)
-    high = 1.0 if share == 1 else min(1.0, middle + half)
-    return float(low), float(high)

@@ -67,7 +67,7 @@ MEASURE_COLUMNS = (
 """Columns of the files beside ``metrics.csv``: ``at`` is the cut-off, prevalence or level that a number is given for."""
 WARNING_COLUMNS = ("endpoint", "metric", "class", "unit", "warning")
 
-_METRICS = (
+METRICS = (
     "auc",
     "accuracy",
     "sensitivity",
@@ -84,6 +84,7 @@ _METRICS = (
     "lr_negative",
     "dor",
 )
+"""All metrics, in the order in which they are printed."""
 _RATIOS = ("lr_positive", "lr_negative", "dor")
 _NO_LOGARITHM = "no interval of this ratio: a cell of the table is empty"
 _RESAMPLED = ("bootstrap_bca", "bootstrap_percentile")
@@ -129,7 +130,7 @@ def metric_rows(
     estimates = evaluation.estimates()
     order = {name: i for i, name in enumerate(["", MICRO, MACRO, *evaluation.sample.classes])}
     rows: list[dict[str, Any]] = []
-    for key in sorted(estimates, key=lambda k: (order[k[1]], _METRICS.index(k[0]))):
+    for key in sorted(estimates, key=lambda k: (order[k[1]], METRICS.index(k[0]))):
         undefined = "undefined: a denominator is 0 in this sample" if np.isnan(estimates[key]) else ""
         bootstrapped = resampled.get(key, Bootstrapped([], 0))
         closed = [] if undefined else _intervals(evaluation, key, settings.confidence)

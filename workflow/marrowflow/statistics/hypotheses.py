@@ -1,0 +1,187 @@
+"""P-values of the difference of two index tests, on the same patients or on different ones.
+
+Every test is two-sided and of the hypothesis that the difference is 0. Where nothing speaks for either side (no
+discordant unit, no variance and no difference) the p-value is 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, chi2, norm
+
+from marrowflow.statistics.intervals import effective_size
+from marrowflow.statistics.ranking import Ranking
+
+FEW_DISCORDANT = 25
+"""McNemar's test is exact below this many discordant units."""
+
+
+@dataclass(frozen=True)
+class PValue:
+    """A two-sided p-value, NaN where the test does not exist, and the test's name in ``comparisons.csv``."""
+
+    name: str
+    p: float
+
+
+@dataclass(frozen=True)
+class AucPulls:
+    """How each patient moves an AUC.
+
+    ``of_positives`` and ``of_negatives`` are float64 [patients]: the pull of the patient's positives and of its
+    negatives; both sum to 0. ``with_positive``, ``with_negative`` and ``patients`` are numbers of patients.
+    """
+
+    of_positives: np.ndarray
+    of_negatives: np.ndarray
+    with_positive: int
+    with_negative: int
+    patients: int
+
+    def minus(self, other: AucPulls) -> AucPulls:
+        """Return the pulls on the difference of two AUCs of the same units."""
+        return AucPulls(
+            self.of_positives - other.of_positives,
+            self.of_negatives - other.of_negatives,
+            self.with_positive,
+            self.with_negative,
+            self.patients,
+        )
+
+    def variance(self) -> float:
+        """Return the variance for clustered units; NaN where a class has fewer than two patients.
+
+        Notes
+        -----
+        With aᵢ and bᵢ the pulls of patient i's positives and negatives, and I₁₀, I₀₁ and I the patients with positives,
+        with negatives and with either: I₁₀/(I₁₀−1) Σaᵢ² + I₀₁/(I₀₁−1) Σbᵢ² + 2I/(I−1) Σaᵢbᵢ (Obuchowski 1997,
+        Biometrics 53:567, eq. 3–6). It is a quadratic form, so that of differences of pulls is the variance of the
+        difference of two correlated AUCs, the covariance included. With one unit a patient the last term is 0, and
+        this is DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837.
+        """
+        if min(self.with_positive, self.with_negative) < 2:
+            return np.nan
+        return float(
+            _unbiased(self.with_positive) * (self.of_positives**2).sum()
+            + _unbiased(self.with_negative) * (self.of_negatives**2).sum()
+            + 2 * _unbiased(self.patients) * (self.of_positives * self.of_negatives).sum()
+        )
+
+
+def auc_pulls(ranking: Ranking) -> AucPulls:
+    """Return each patient's pulls on the AUC of a question."""
+    m, n = ranking.positives.sum(), ranking.negatives.sum()
+    auc = ranking.won.sum() / (2 * m * n)
+    return AucPulls(
+        of_positives=(ranking.won / (2 * n) - ranking.positives * auc) / m,
+        of_negatives=(ranking.lost / (2 * m) - ranking.negatives * auc) / n,
+        with_positive=int((ranking.positives > 0).sum()),
+        with_negative=int((ranking.negatives > 0).sum()),
+        patients=int(((ranking.positives + ranking.negatives) > 0).sum()),
+    )
+
+
+def wald(name: str, difference: float, variance: float) -> PValue:
+    """Return the z-test of a difference: difference / √variance is standard normal."""
+    if difference == 0 and variance == 0:
+        return PValue(name, 1.0)
+    if not variance > 0:
+        return PValue(name, np.nan)
+    return PValue(name, float(2 * norm.sf(abs(difference) / np.sqrt(variance))))
+
+
+def mcnemar(first: int, second: int) -> PValue:
+    """Test two paired proportions of independent units.
+
+    Parameters
+    ----------
+    first, second
+        Units that only the one, and only the other index test gets right: b and c.
+
+    Notes
+    -----
+    McNemar 1947, Psychometrika 12:153. Below `FEW_DISCORDANT` discordant units the exact binomial test of b out of
+    b + c with chance ½; else (b − c)² / (b + c) as χ² with one degree of freedom, without continuity correction, which
+    makes the test needlessly conservative (Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91).
+    """
+    discordant = first + second
+    if discordant == 0:
+        return PValue("mcnemar_exact", 1.0)
+    if discordant < FEW_DISCORDANT:
+        return PValue("mcnemar_exact", float(binomtest(first, discordant, 0.5).pvalue))
+    return PValue("mcnemar", float(chi2.sf((first - second) ** 2 / discordant, 1)))
+
+
+def clustered_mcnemar(differences: np.ndarray, patients: int) -> PValue:
+    """Test two paired proportions of units that cluster in patients.
+
+    Parameters
+    ----------
+    differences
+        Float64 [patients]: units of the patient that only the one index test gets right, less those that only the
+        other does; 0 for patients without a unit.
+    patients
+        Patients with a unit: K.
+
+    Notes
+    -----
+    Obuchowski 1998, Stat Med 17:1495: (p₁ − p₂)² over the ratio estimator's variance of p₁ − p₂, both taken
+    about their common mean, as the hypothesis has it. The mean cancels, and (K−1)/K (Σd)² / Σd² is left
+    (Yang, Sun and Hardin 2010, Biom J 52:638), a χ² with one degree of freedom. With one unit a patient that is
+    McNemar's uncorrected χ² times (K−1)/K.
+    """
+    square = (differences**2).sum()
+    if square == 0:
+        return PValue("obuchowski_1998", 1.0)
+    statistic = (patients - 1) / patients * differences.sum() ** 2 / square
+    return PValue("obuchowski_1998", float(chi2.sf(statistic, 1)))
+
+
+def paired_proportions(numerators: np.ndarray, against: np.ndarray, denominators: np.ndarray) -> PValue:
+    """Test two proportions of the same units: numerators of the two index tests and common denominators [patients].
+
+    `mcnemar` where no patient has more than one unit in the denominator, else `clustered_mcnemar`.
+    """
+    differences = numerators - against
+    if denominators.max() <= 1:
+        return mcnemar(int((differences > 0).sum()), int((differences < 0).sum()))
+    return clustered_mcnemar(differences, int((denominators > 0).sum()))
+
+
+def rao_scott(
+    numerators: np.ndarray, denominators: np.ndarray, against: np.ndarray, denominators_against: np.ndarray
+) -> PValue:
+    """Test two proportions of different patients, each given by its patients' numerators and denominators [patients].
+
+    Notes
+    -----
+    Pearson's χ² of the 2×2 table of successes and failures, each side's counts divided by its design effect (Rao and
+    Scott 1992, Biometrics 48:577), which is that of `wilson_clustered`.
+    """
+    sides = [(numerators, denominators), (against, denominators_against)]
+    n = np.array([effective_size(*side) for side in sides])
+    shares = np.array([above.sum() / below.sum() for above, below in sides])
+    common = (n * shares).sum() / n.sum()
+    if common in (0.0, 1.0):
+        return PValue("rao_scott", 1.0)
+    statistic = (n * (shares - common) ** 2).sum() / (common * (1 - common))
+    return PValue("rao_scott", float(chi2.sf(statistic, 1)))
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """Return p-values adjusted for their number (Holm 1979, Scand J Stat 6:65); NaN is no member of the family.
+
+    The i-th smallest of m, from 1, is multiplied by m − i + 1, and is no less than those before it and no more than 1.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)[: np.isfinite(p).sum()]
+    adjusted = np.full(len(p), np.nan)
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def _unbiased(patients: int) -> float:
+    return patients / (patients - 1)
