@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import clustered_small
 from scipy import stats
 from sklearn import metrics as sk
 from sklearn.datasets import load_breast_cancer
@@ -24,13 +25,6 @@ from marrowflow.statistics.evaluation import evaluate_binary, evaluate_classes
 from marrowflow.statistics.rows import Place
 
 SETTINGS = Accuracy(replicates=200)
-
-# Ten patients with tied scores of two index tests: patient, truth, first score, second score.
-SMALL = """
-0 1 .91 .80  0 1 .85 .55  0 0 .40 .35  1 0 .10 .20  1 0 .35 .15  1 0 .62 .45  2 1 .70 .62  2 0 .70 .30  3 1 .30 .48
-3 1 .55 .66  3 1 .48 .20  4 0 .05 .12  4 0 .22 .31  5 1 .95 .90  5 0 .51 .52  5 0 .33 .48  6 0 .48 .60  6 0 .12 .05
-6 0 .08 .22  7 1 .77 .71  7 1 .62 .58  7 0 .20 .10  8 0 .15 .33  8 1 .66 .74  9 0 .55 .18  9 0 .44 .40
-"""
 
 
 def of_scores(patient, truth, scores, name, cut=0.5):
@@ -50,8 +44,9 @@ def of_scores(patient, truth, scores, name, cut=0.5):
 
 
 def small():
-    patient, truth, s1, s2 = np.array(SMALL.split(), dtype=float).reshape(-1, 4).T
-    return [of_scores(patient.astype(int), truth == 1, s, n) for s, n in ((s1, "one"), (s2, "two"))]
+    rows = clustered_small()
+    patient, truth = rows["patient"].factorize()[0], rows["y"].to_numpy() == 1
+    return [of_scores(patient, truth, rows[s].to_numpy(), n) for s, n in (("s1", "one"), ("s2", "two"))]
 
 
 def several(seed=0, n=240, patients=60, names=("one", "two")):
@@ -116,7 +111,7 @@ def test_small_clustered_table_against_obuchowski(tmp_path):
     row = primary(tables, "auc")
     assert (row["estimate"], row["estimate_against"]) == pytest.approx((0.88125, 0.90625))
     assert row["difference"] == pytest.approx(-0.025)
-    assert (row["test"], row["method"]) == ("obuchowski", "bootstrap_bca")
+    assert (row["test"], row["method"]) == ("obuchowski", "jackknife_t")
     assert row["p_value"] == pytest.approx(0.623102194923, abs=1e-11)
     assert (row["n_cases"], row["n_patients"], row["n_cases_against"]) == (26, 10, 26)
     assert (row["cohort"], row["against_cohort"]) == ("north", "north")
@@ -128,7 +123,7 @@ def test_small_clustered_table_against_obuchowski(tmp_path):
     row = primary(tables, "sensitivity")
     assert (row["estimate"], row["estimate_against"], row["test"]) == (0.8, 0.8, "obuchowski_1998")
     methods = set(tables["comparisons"]["method"])
-    assert methods == {"bootstrap_bca", "bootstrap_percentile", "obuchowski", "none"}
+    assert methods == {"jackknife_t", "bootstrap_bca", "bootstrap_percentile", "obuchowski", "none"}
     others = tables["comparisons"].query("not primary")
     assert others["p_value"].isna().all()
     assert others["test"].eq("").all()
@@ -147,6 +142,7 @@ def test_one_case_a_patient_against_delong_and_mcnemar(tmp_path):
     assert row["test"] == "delong"
     assert row["p_value"] == pytest.approx(0.0156053027772, rel=1e-9)
     assert set(found["comparisons"].query("metric == 'auc'")["method"]) == {
+        "jackknife_t",
         "bootstrap_bca",
         "bootstrap_percentile",
         "delong",
@@ -159,7 +155,8 @@ def test_one_case_a_patient_against_delong_and_mcnemar(tmp_path):
     assert row["difference"] == pytest.approx((b - c) / ill.sum())
     for metric in ("ppv", "npv", "f1", "mcc", "brier", "balanced_accuracy", "kappa"):
         assert np.isnan(primary(found, metric)["p_value"]), metric
-        assert primary(found, metric)["method"] == "bootstrap_bca", metric
+        expected = "jackknife_t" if metric in ("ppv", "npv") else "bootstrap_bca"
+        assert primary(found, metric)["method"] == expected, metric
 
 
 def sample_of(table):
@@ -508,7 +505,7 @@ def test_absent_class_is_undefined_and_not_nought(tmp_path):
         assert np.isnan(row["difference"])
         assert row["method"] == "none"
         assert np.isnan(row["p_value"])
-    assert primary(found, "sensitivity", "AML")["method"] == "bootstrap_bca"
+    assert primary(found, "sensitivity", "AML")["method"] == "jackknife_t"
 
 
 def test_an_infinite_ratio_has_no_interval_of_its_difference(tmp_path):
@@ -564,6 +561,36 @@ def test_the_seed_decides_every_byte(tmp_path):
 UNPAIRED = ("--unpaired", "--index-test", "one", "--unit", "case", "--positive", "AML")
 
 
+def test_proportions_of_one_case_a_patient_as_students_and_welchs(tmp_path):
+    """There the jackknife is the t interval of a mean of differences, or of a difference of means."""
+    rng = np.random.default_rng(3)
+    truth = rng.random(90) < 0.5
+    scores = [np.clip(0.5 + 0.3 * (truth - 0.5) + rng.normal(0, 0.2, 90), 0, 1) for _ in range(2)]
+    one, two = (of_scores(np.arange(90), truth, s, n) for s, n in zip(scores, ("one", "two"), strict=True))
+    right = [t["predicted"].eq(t["truth"]).to_numpy(float) for t in (one, two)]
+    row = primary(run(tmp_path / "paired", [one, two], *OF_CASES), "accuracy")
+    expected = stats.ttest_rel(*right).confidence_interval()
+    assert (row["method"], row["low"], row["high"]) == ("jackknife_t", *map(pytest.approx, expected))
+    south = two.assign(index_test="one", cohort="south").iloc[:40]
+    row = primary(run(tmp_path / "apart", [one, south], *UNPAIRED), "accuracy")
+    expected = stats.ttest_ind(right[0], right[1][:40], equal_var=False).confidence_interval()
+    assert (row["method"], row["low"], row["high"]) == ("jackknife_t", *map(pytest.approx, expected))
+
+
+def test_difference_of_aucs_leaves_patients_out(tmp_path):
+    one, two = small()
+    row = primary(run(tmp_path, [one, two], *OF_CASES), "auc")
+
+    def difference(kept):
+        ill = one["truth"].eq("AML")[kept]
+        return sk.roc_auc_score(ill, one["p_AML"][kept]) - sk.roc_auc_score(ill, two["p_AML"][kept])
+
+    without = np.array([difference(one["patient_id"] != p) for p in one["patient_id"].unique()])
+    # Six patients have diseased units, nine others: five degrees of freedom.
+    half = stats.t.ppf(0.975, 5) * np.sqrt(9 / 10 * ((without - without.mean()) ** 2).sum())
+    assert (row["low"], row["high"]) == pytest.approx((-0.025 - half, -0.025 + half), abs=1e-9)
+
+
 def test_two_hospitals_add_delongs_variances(tmp_path):
     """Radius in one hospital, texture in another: intervals of pROC give the two standard errors."""
     data = load_breast_cancer()
@@ -613,10 +640,11 @@ def test_the_two_sides_are_drawn_independently(tmp_path):
     first, _ = small()
     found = run(tmp_path, [first, first.assign(cohort="south")], *UNPAIRED)
     row = primary(found, "auc")
-    assert (row["difference"], row["p_value"], row["method"]) == (0, 1, "bootstrap_bca")
+    assert (row["difference"], row["p_value"], row["method"]) == (0, 1, "jackknife_t")
     # Obuchowski's variance of the one AUC, twice.
     half = stats.norm.ppf(0.975) * np.sqrt(2 * 0.007450405714)
-    assert row["high"] - row["low"] == pytest.approx(2 * half, rel=0.25)
+    beside = found["comparisons"].query("metric == 'auc' and method == 'bootstrap_bca'").iloc[0]
+    assert beside["high"] - beside["low"] == pytest.approx(2 * half, rel=0.25)
 
 
 def test_either_side_may_have_too_few_patients(tmp_path):
@@ -627,7 +655,7 @@ def test_either_side_may_have_too_few_patients(tmp_path):
         found = run(tmp_path / name, tables, *UNPAIRED)
         assert primary(found, "sensitivity")["method"] == "none"
         assert np.isnan(primary(found, "sensitivity")["p_value"])
-        assert primary(found, "specificity")["method"] == "bootstrap_bca"
+        assert primary(found, "specificity")["method"] == "jackknife_t"
 
 
 def test_a_patient_of_both_hospitals_is_refused(tmp_path):

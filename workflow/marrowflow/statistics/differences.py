@@ -11,22 +11,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from marrowflow.cli import progress
 from marrowflow.config import Accuracy
 from marrowflow.statistics.bootstrap import Bootstrapped, Interval, bootstrap_intervals, draw_weights
 from marrowflow.statistics.evaluation import Evaluation, Key
-from marrowflow.statistics.hypotheses import (
-    AucPulls,
-    PValue,
-    auc_pulls,
-    holm,
-    paired_proportions,
-    rao_scott,
-    wald,
-)
+from marrowflow.statistics.hypotheses import PValue, holm, paired_proportions, rao_scott, wald
+from marrowflow.statistics.intervals import welch_freedom
 from marrowflow.statistics.metrics import MACRO, MICRO
+from marrowflow.statistics.ranking import AucPulls
 from marrowflow.statistics.rows import METRICS, Place
 
 COMPARISON_COLUMNS = (
@@ -125,7 +119,7 @@ def measure_side(
         pulls=evaluation.influence() if wanted else {},
         too_few=too_few,
         proportions=proportions,
-        aucs={name: auc_pulls(r) for name, r in evaluation.rankings.items() if r is not None},
+        aucs={name: r.auc_pulls() for name, r in evaluation.rankings.items() if r is not None},
         fixed=frozenset(
             key
             for key, value in estimates.items()
@@ -155,8 +149,10 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
 
     Notes
     -----
-    Exactly one row of a metric and class is primary, and it alone has the test and its p-value: the BCa interval,
-    where BCa is undefined the percentile interval, else a row with the method ``none`` and a warning that says why.
+    Exactly one row of a metric and class is primary, and it alone has the test and its p-value: of AUCs and proportions
+    the jackknife interval (`_jackknife`: simulated, the bootstrap of their differences covers too little where patients
+    are few), of other metrics the BCa interval, where BCa is undefined the percentile interval, else a row with the
+    method ``none`` and a warning that says why.
 
     The acceleration of BCa comes from the patients' pulls on the difference: of the same patients the difference of
     the two pulls; of different patients the pulls of both sides in one list, each as empirical influence over its side's
@@ -178,10 +174,15 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
             bootstrapped = _bootstrap(a, b, key, paired, settings.confidence)
             test, closed = _test(a, b, key, paired, settings.confidence)
             problem = bootstrapped.problem
-        found = [*bootstrapped.intervals, *([closed] if closed else [])]
-        if not bootstrapped.intervals:
+        jackknife = (
+            None
+            if problem and not bootstrapped.problem
+            else _jackknife(a, b, key, paired, settings.confidence)
+        )
+        found = [i for i in (jackknife, *bootstrapped.intervals, closed) if i is not None]
+        if jackknife is None and not bootstrapped.intervals:
             found.insert(0, Interval("none", np.nan, np.nan))
-        if problem:
+        if problem and jackknife is None:
             place.warn(f"{pair}: {problem}", key)
         elif key in a.fixed | b.fixed:
             place.warn(
@@ -189,7 +190,11 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
                 key,
             )
         for i, interval in enumerate(found):
-            drawn = bool(key in a.replicates and key in b.replicates and interval is not closed)
+            drawn = (
+                key in a.replicates
+                and key in b.replicates
+                and interval.method.startswith(("bootstrap", "none"))
+            )
             rows.append(
                 {
                     "endpoint": place.endpoint,
@@ -251,6 +256,46 @@ def _bootstrap(a: Measured, b: Measured, key: Key, paired: bool, confidence: flo
     of_a, of_b = a.pulls[key], b.pulls[key]
     pulls = of_a - of_b if paired else np.concatenate([_scaled(of_a), -_scaled(of_b)])
     return bootstrap_intervals(a.estimates[key] - b.estimates[key], mine - theirs, pulls, confidence)
+
+
+def _jackknife(a: Measured, b: Measured, key: Key, paired: bool, confidence: float) -> Interval | None:
+    """Return the interval of a difference of AUCs or proportions by leaving patients out; None of others, or without spread.
+
+    Notes
+    -----
+    difference ± t √variance, cut at -1 and 1, with the variance (P - 1)/P Σ (pull of patient p)² (Arvesen 1969, Ann
+    Math Stat 40:2076). Of the same patients the pulls are those on the difference, the degrees of freedom one
+    less than the patients who can move it (of an AUC: those of the rarer class); of different patients the two
+    variances are added, with Welch's degrees of freedom.
+    """
+    fewest = [n for n in (_fewest(a, key), _fewest(b, key)) if n is not None]
+    if len(fewest) < 2:
+        return None
+    of_a, of_b = a.pulls[key], b.pulls[key]
+    if paired:
+        variance, freedom = _jackknife_variance(of_a - of_b), float(min(fewest) - 1)
+    else:
+        parts = [(_jackknife_variance(p), n) for p, n in zip((of_a, of_b), fewest, strict=True)]
+        variance, freedom = sum(v for v, _ in parts), welch_freedom(*parts) or 0.0
+    if not variance > 0 or freedom < 1:
+        return None
+    difference = a.estimates[key] - b.estimates[key]
+    half = t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
+    return Interval("jackknife_t", float(max(-1.0, difference - half)), float(min(1.0, difference + half)))
+
+
+def _jackknife_variance(pulls: np.ndarray) -> float:
+    return float((len(pulls) - 1) / len(pulls) * (pulls**2).sum())
+
+
+def _fewest(side: Measured, key: Key) -> int | None:
+    """Return how many patients can move an AUC (the rarer class's) or a proportion; None of other metrics."""
+    if key in side.proportions:
+        return int((side.proportions[key][1] > 0).sum())
+    if key[0] != "auc":
+        return None
+    names = side.classes if key[1] == MACRO else [key[1]]
+    return min(side.aucs[name].fewest for name in names)
 
 
 def _scaled(pulls: np.ndarray) -> np.ndarray:

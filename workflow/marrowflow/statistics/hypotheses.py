@@ -12,7 +12,6 @@ import numpy as np
 from scipy.stats import binomtest, chi2, norm
 
 from marrowflow.statistics.intervals import effective_size
-from marrowflow.statistics.ranking import Ranking
 
 FEW_DISCORDANT = 25
 """McNemar's test is exact below this many discordant units."""
@@ -24,63 +23,6 @@ class PValue:
 
     name: str
     p: float
-
-
-@dataclass(frozen=True)
-class AucPulls:
-    """How each patient moves an AUC.
-
-    ``of_positives`` and ``of_negatives`` are float64 [patients]: the pull of the patient's positives and of its
-    negatives; both sum to 0. ``with_positive``, ``with_negative`` and ``patients`` are numbers of patients.
-    """
-
-    of_positives: np.ndarray
-    of_negatives: np.ndarray
-    with_positive: int
-    with_negative: int
-    patients: int
-
-    def minus(self, other: AucPulls) -> AucPulls:
-        """Return the pulls on the difference of two AUCs of the same units."""
-        return AucPulls(
-            self.of_positives - other.of_positives,
-            self.of_negatives - other.of_negatives,
-            self.with_positive,
-            self.with_negative,
-            self.patients,
-        )
-
-    def variance(self) -> float:
-        """Return the variance for clustered units; NaN where a class has fewer than two patients.
-
-        Notes
-        -----
-        With aᵢ and bᵢ the pulls of patient i's positives and negatives, and I₁₀, I₀₁ and I the patients with positives,
-        with negatives and with either: I₁₀/(I₁₀−1) Σaᵢ² + I₀₁/(I₀₁−1) Σbᵢ² + 2I/(I−1) Σaᵢbᵢ (Obuchowski 1997,
-        Biometrics 53:567, eq. 3–6). It is a quadratic form, so that of differences of pulls is the variance of the
-        difference of two correlated AUCs, the covariance included. With one unit a patient the last term is 0, and
-        this is DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837.
-        """
-        if min(self.with_positive, self.with_negative) < 2:
-            return np.nan
-        return float(
-            _unbiased(self.with_positive) * (self.of_positives**2).sum()
-            + _unbiased(self.with_negative) * (self.of_negatives**2).sum()
-            + 2 * _unbiased(self.patients) * (self.of_positives * self.of_negatives).sum()
-        )
-
-
-def auc_pulls(ranking: Ranking) -> AucPulls:
-    """Return each patient's pulls on the AUC of a question."""
-    m, n = ranking.positives.sum(), ranking.negatives.sum()
-    auc = ranking.won.sum() / (2 * m * n)
-    return AucPulls(
-        of_positives=(ranking.won / (2 * n) - ranking.positives * auc) / m,
-        of_negatives=(ranking.lost / (2 * m) - ranking.negatives * auc) / n,
-        with_positive=int((ranking.positives > 0).sum()),
-        with_negative=int((ranking.negatives > 0).sum()),
-        patients=int(((ranking.positives + ranking.negatives) > 0).sum()),
-    )
 
 
 def wald(name: str, difference: float, variance: float) -> PValue:
@@ -181,7 +123,3 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     steps = p[order] * np.arange(len(order), 0, -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
     return adjusted
-
-
-def _unbiased(patients: int) -> float:
-    return patients / (patients - 1)

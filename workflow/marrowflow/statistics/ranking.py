@@ -12,7 +12,7 @@ All numbers of pairs are kept doubled, as integers in float64: exact up to 2⁵�
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,53 @@ _FOLD = 128
 _FOLD_FROM = 0.7
 _PAIRS_AT_ONCE = 250_000
 _ENTRIES_AT_ONCE = 1 << 18
+
+
+@dataclass(frozen=True)
+class AucPulls:
+    """How each patient moves an AUC.
+
+    ``of_positives`` and ``of_negatives`` are float64 [patients]: the pull of the patient's positives and of its
+    negatives; both sum to 0. ``with_positive``, ``with_negative`` and ``patients`` are numbers of patients.
+    """
+
+    of_positives: np.ndarray
+    of_negatives: np.ndarray
+    with_positive: int
+    with_negative: int
+    patients: int
+
+    @property
+    def fewest(self) -> int:
+        """Patients of the class that has the fewest."""
+        return min(self.with_positive, self.with_negative)
+
+    def minus(self, other: AucPulls) -> AucPulls:
+        """Return the pulls on the difference of two AUCs of the same rows."""
+        return replace(
+            self,
+            of_positives=self.of_positives - other.of_positives,
+            of_negatives=self.of_negatives - other.of_negatives,
+        )
+
+    def variance(self) -> float:
+        """Return the variance for clustered rows; NaN where a class has fewer than two patients.
+
+        Notes
+        -----
+        With aᵢ and bᵢ the pulls of patient i's positives and negatives, and I₁₀, I₀₁ and I the patients with positives,
+        with negatives and with either: I₁₀/(I₁₀-1) Σaᵢ² + I₀₁/(I₀₁-1) Σbᵢ² + 2I/(I-1) Σaᵢbᵢ (Obuchowski 1997,
+        Biometrics 53:567, eq. 3-6). It is a quadratic form, so that of differences of pulls is the variance of the
+        difference of two correlated AUCs, the covariance included. With one row a patient the last term is 0, and
+        this is DeLong, DeLong and Clarke-Pearson 1988, Biometrics 44:837.
+        """
+        if self.fewest < 2:
+            return np.nan
+        return float(
+            _unbiased(self.with_positive) * (self.of_positives**2).sum()
+            + _unbiased(self.with_negative) * (self.of_negatives**2).sum()
+            + 2 * _unbiased(self.patients) * (self.of_positives * self.of_negatives).sum()
+        )
 
 
 @dataclass(frozen=True)
@@ -86,27 +133,22 @@ class Ranking:
         n_positive, n_negative = self.positives.sum(), self.negatives.sum()
         return _quotient(won, 2 * (n_positive - self.positives) * (n_negative - self.negatives))
 
-    def auc_variance(self) -> tuple[float, float]:
-        """Return the AUC and its variance for clustered rows (Obuchowski 1997, Biometrics 53:567, eq. 3–6).
-
-        With one row a patient this is the variance of DeLong et al. 1988. NaN where a class has fewer than two patients.
-        """
+    def auc_pulls(self) -> AucPulls:
+        """Return how each patient moves the AUC."""
         m, n = self.positives.sum(), self.negatives.sum()
-        with_positive, with_negative = int((self.positives > 0).sum()), int((self.negatives > 0).sum())
-        if not m or not n:
-            return np.nan, np.nan
         auc = self.won.sum() / (2 * m * n)
-        if min(with_positive, with_negative) < 2:
-            return float(auc), np.nan
-        of_positives = (self.won / (2 * n) - self.positives * auc) / m
-        of_negatives = (self.lost / (2 * m) - self.negatives * auc) / n
-        patients = int(((self.positives + self.negatives) > 0).sum())
-        variance = (
-            with_positive / (with_positive - 1) * (of_positives**2).sum()
-            + with_negative / (with_negative - 1) * (of_negatives**2).sum()
-            + 2 * patients / (patients - 1) * (of_positives * of_negatives).sum()
+        return AucPulls(
+            of_positives=(self.won / (2 * n) - self.positives * auc) / m,
+            of_negatives=(self.lost / (2 * m) - self.negatives * auc) / n,
+            with_positive=int((self.positives > 0).sum()),
+            with_negative=int((self.negatives > 0).sum()),
+            patients=int(((self.positives + self.negatives) > 0).sum()),
         )
-        return float(auc), float(variance)
+
+    def auc_variance(self) -> tuple[float, float]:
+        """Return the AUC and its variance for clustered rows; see `AucPulls.variance`."""
+        auc = self.won.sum() / (2 * self.positives.sum() * self.negatives.sum())
+        return float(auc), self.auc_pulls().variance()
 
     def average_precision_influence(self) -> np.ndarray:
         """Return how the average precision changes with each patient's weight, float64 [patients]; they sum to 0.
@@ -385,3 +427,7 @@ def _cumulated(counts: np.ndarray) -> np.ndarray:
 def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(denominator > 0, numerator / denominator, np.nan)
+
+
+def _unbiased(patients: int) -> float:
+    return patients / (patients - 1)

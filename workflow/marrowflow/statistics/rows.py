@@ -268,7 +268,7 @@ def _auc_intervals(evaluation: Evaluation, name: str, confidence: float) -> list
         return []
     estimates = [r.auc_variance() for r in rankings]
     left_out = np.mean([r.auc_without_each() for r in rankings], axis=0)
-    fewest = min(int((rows > 0).sum()) for r in rankings for rows in (r.positives, r.negatives))
+    fewest = min(r.auc_pulls().fewest for r in rankings)
     mean = float(np.mean([auc for auc, _ in estimates]))
     found = [auc_jackknife(mean, left_out, fewest, confidence)]
     if name != MACRO:
