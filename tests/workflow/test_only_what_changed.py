@@ -13,7 +13,24 @@ from project import DELTA, add_cohort, copy_project, planned, replace
 INDEX_TESTS, FOLDS, COLOURS, EXTERNAL = 3, 3, 2, 2
 
 REPORTS = {"report_cohort": EXTERNAL, "report_study": 1, "describe_run": 1, "all": 1}
-ACCURACY = {"measure_accuracy": INDEX_TESTS * (1 + EXTERNAL), **REPORTS}
+ACCURACY = {
+    "measure_accuracy": INDEX_TESTS * (1 + EXTERNAL),
+    "compare_index_tests": 1 + EXTERNAL,
+    **REPORTS,
+}
+# One external hospital's own jobs from its manifest on, and the study's summary.
+ONE_HOSPITAL = {
+    "ingest_cohort": 1,
+    "correct_cohort": COLOURS,
+    "check_external": 1,
+    "predict_external": INDEX_TESTS,
+    "measure_accuracy": INDEX_TESTS,
+    "compare_index_tests": 1,
+    "report_cohort": 1,
+    "report_study": 1,
+    "describe_run": 1,
+    "all": 1,
+}
 FROM_LOCK = {"lock_choices": INDEX_TESTS, "predict_external": INDEX_TESTS * EXTERNAL, **ACCURACY}
 FROM_TRAINING = {"train_fold": INDEX_TESTS * FOLDS, "predict_development": INDEX_TESTS, **FROM_LOCK}
 
@@ -59,18 +76,7 @@ def test_a_comment_in_the_configuration_runs_nothing(copy):
 
 def test_an_external_hospital_runs_its_own_jobs_and_the_summary(copy):
     add_cohort(copy, DELTA)
-    assert planned(copy) == {
-        "paint_hospital": 1,
-        "ingest_cohort": 1,
-        "correct_cohort": COLOURS,
-        "check_external": 1,
-        "predict_external": INDEX_TESTS,
-        "measure_accuracy": INDEX_TESTS,
-        "report_cohort": 1,
-        "report_study": 1,
-        "describe_run": 1,
-        "all": 1,
-    }
+    assert planned(copy) == {"paint_hospital": 1, **ONE_HOSPITAL}
 
 
 def test_an_external_hospital_taken_away_runs_the_summary(copy):
@@ -98,22 +104,17 @@ def test_a_changed_manifest_of_an_external_hospital_runs_that_hospital(copy):
     manifest = copy / "resources/demo/beta/manifest.csv"
     lines = manifest.read_text().splitlines(keepends=True)
     manifest.write_text("".join(lines[:-1]))
-    assert planned(copy) == {
-        "ingest_cohort": 1,
-        "correct_cohort": COLOURS,
-        "check_external": 1,
-        "predict_external": INDEX_TESTS,
-        "measure_accuracy": INDEX_TESTS,
-        "report_cohort": 1,
-        "report_study": 1,
-        "describe_run": 1,
-        "all": 1,
-    }
+    assert planned(copy) == ONE_HOSPITAL
 
 
 def test_edited_statistics_run_accuracy_and_reports_only(copy):
     edit(copy, "statistics/bootstrap.py")
     assert planned(copy) == ACCURACY
+
+
+def test_an_edited_comparison_runs_comparisons_and_reports_only(copy):
+    edit(copy, "statistics/hypotheses.py")
+    assert planned(copy) == {"compare_index_tests": 1 + EXTERNAL, **REPORTS}
 
 
 def test_an_edited_page_template_runs_the_reports_only(copy):

@@ -34,6 +34,7 @@ def test_a_fresh_clone_plans_the_whole_demo(fresh):
         "lock_choices": 3,
         "predict_external": 6,
         "measure_accuracy": 9,
+        "compare_index_tests": 3,
         "report_cohort": 2,
         "report_study": 1,
         "describe_run": 1,
@@ -65,6 +66,15 @@ def test_a_study_without_external_hospitals_plans(fresh):
     jobs = planned(fresh)
     assert "predict_external" not in jobs
     assert jobs["report_study"] == 1
+
+
+def test_one_index_test_is_compared_with_nothing(fresh):
+    config = yaml.safe_load((fresh / "config.yaml").read_text())
+    del config["models"]["lite0_frozen"]
+    (fresh / "one.yaml").write_text(yaml.safe_dump(config))
+    jobs = planned(fresh, "--configfile", "one.yaml")
+    assert jobs["measure_accuracy"] == 3
+    assert "compare_index_tests" not in jobs
 
 
 @pytest.mark.parametrize("study", sorted((ROOT / "resources/studies").glob("*.yaml")), ids=lambda p: p.stem)

@@ -56,7 +56,25 @@ LABEL_MAP = STUDY.label_map or []
 # to be compared by content and is therefore asked for, but not watched.
 STORE = ["store.json", "index.parquet"]
 # The tables of `statistics.accuracy` for one index test and one set of patients.
-ACCURACY = ["metrics", "confusion", "roc", "pr", "calibration", "warnings"]
+ACCURACY = [
+    "metrics",
+    "confusion",
+    "indeterminate",
+    "roc",
+    "roc_band",
+    "pr",
+    "calibration",
+    "score_histogram",
+    "calibration_measures",
+    "operating_points",
+    "predictive_values",
+    "decision",
+    "differential",
+    "warnings",
+]
+# The tables of `statistics.compare`; the first index test is compared with all others, where there are any.
+COMPARISON = ["comparisons", "agreement", "agreement_counts", "warnings"]
+COMPARED = STUDY.index_tests[1:]
 # What training tells of itself, for all networks of the study.
 TRAINED = [
     f"results/<study>/training/{protocol}/{test.model}/{test.colour}/{fold}/{name}"

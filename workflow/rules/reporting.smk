@@ -22,6 +22,11 @@ rule report_cohort:
             test=INDEX_TESTS,
             table=ACCURACY,
         ),
+        comparisons=collect(
+            "results/<study>/comparisons/{protocol}/{{cohort}}/{table}.csv",
+            protocol=PROTOCOLS if COMPARED else [],
+            table=COMPARISON,
+        ),
     output:
         page=report(
             "results/<study>/external/{cohort}/report.html",
@@ -94,6 +99,12 @@ rule report_study:
             protocol=PROTOCOLS,
             test=INDEX_TESTS,
             table=ACCURACY,
+            cohort=["development", *EXTERNAL],
+        ),
+        comparisons=collect(
+            "results/<study>/comparisons/{protocol}/{cohort}/{table}.csv",
+            protocol=PROTOCOLS if COMPARED else [],
+            table=COMPARISON,
             cohort=["development", *EXTERNAL],
         ),
         optimism=collect(
@@ -174,6 +185,12 @@ rule describe_run:
             protocol=PROTOCOLS,
             test=INDEX_TESTS,
             table=ACCURACY,
+            cohort=["development", *EXTERNAL],
+        ),
+        comparisons=collect(
+            "results/<study>/comparisons/{protocol}/{cohort}/{table}.csv",
+            protocol=PROTOCOLS if COMPARED else [],
+            table=COMPARISON,
             cohort=["development", *EXTERNAL],
         ),
     output:

@@ -16,9 +16,17 @@ rule measure_accuracy:
             },
         ),
         confusion="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/confusion.csv",
+        indeterminate="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/indeterminate.csv",
         roc="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/roc.csv",
+        roc_band="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/roc_band.csv",
         pr="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/pr.csv",
         calibration="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/calibration.csv",
+        score_histogram="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/score_histogram.csv",
+        calibration_measures="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/calibration_measures.csv",
+        operating_points="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/operating_points.csv",
+        predictive_values="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/predictive_values.csv",
+        decision="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/decision.csv",
+        differential="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/differential.csv",
         warnings="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/warnings.csv",
     log:
         "results/<study>/logs/measure_accuracy/{protocol}/{model}/{colour}/{cohort}.log",
@@ -37,6 +45,47 @@ rule measure_accuracy:
     shell:
         "python -m marrowflow statistics.accuracy --options {params.options:q} --predictions {input.predictions:q}"
         " --lock {input.lock:q} --out {params.folder:q} 2> {log:q}"
+
+
+rule compare_index_tests:
+    """Differences between the index test that is reported first and all others, on one set of patients."""
+    input:
+        predictions=collect(
+            "results/<study>/predictions/{{protocol}}/{test.model}/{test.colour}/{{cohort}}/predictions.parquet",
+            test=INDEX_TESTS,
+        ),
+        locks=collect(
+            "results/<study>/locked/{{protocol}}/{test.model}/{test.colour}/threshold.json", test=INDEX_TESTS
+        ),
+    output:
+        comparisons=report(
+            "results/<study>/comparisons/{protocol}/{cohort}/comparisons.csv",
+            caption="../report/comparisons.rst",
+            category="Comparisons",
+            labels={"cohort": "{cohort}", "protocol": "{protocol}"},
+        ),
+        agreement="results/<study>/comparisons/{protocol}/{cohort}/agreement.csv",
+        agreement_counts="results/<study>/comparisons/{protocol}/{cohort}/agreement_counts.csv",
+        warnings="results/<study>/comparisons/{protocol}/{cohort}/warnings.csv",
+    log:
+        "results/<study>/logs/compare_index_tests/{protocol}/{cohort}.log",
+    benchmark:
+        "results/<study>/benchmarks/compare_index_tests/{protocol}/{cohort}.tsv"
+    conda:
+        "../../envs/compare_index_tests.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        code=code("statistics.compare"),
+        options=options("accuracy", "classes", "endpoints", "units"),
+        first=STUDY.index_tests[0],
+        others=COMPARED,
+        folder=subpath(output.comparisons, parent=True),
+    shell:
+        "python -m marrowflow statistics.compare --options {params.options:q} --predictions {input.predictions:q}"
+        " --lock {input.locks:q} --index-test {params.first:q} --against {params.others:q} --out {params.folder:q} 2> {log:q}"
 
 
 rule compare_protocols:

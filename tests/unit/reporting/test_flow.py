@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marrowflow.reporting.figures import text_width
+from marrowflow.reporting.drawing import text_width
 from marrowflow.reporting.flow import Box, Flow, Question, check, draw, trace
 
 CLASSES = ("healthy", "AML", "ALL")

@@ -13,11 +13,11 @@ import pytest
 from reporting_fixture import Tree, external_options, write_tree
 
 from marrowflow.choices.threshold import digest_of
+from marrowflow.config import LEAKY
 from marrowflow.errors import UserError
 from marrowflow.files import write_json
 from marrowflow.predictions import check_predictions, write_predictions
 from marrowflow.reporting import external, study
-from marrowflow.reporting.figures import LEAKY
 from marrowflow.reporting.page import Gallery, Text
 from marrowflow.reporting.results import IndexTest, Results
 from marrowflow.reporting.sections import (
@@ -219,6 +219,30 @@ def test_missing_tables_are_printed_as_missing(tree: Tree, tmp_path: Path) -> No
     (copy.results / "locked" / "sound" / "lite" / "raw" / "threshold.json").unlink()
     with pytest.raises(UserError, match="no locked threshold at"):
         render_external(copy, tmp_path / "out", "beta", **SMALL)
+
+
+def test_tables_by_threshold_become_figures_of_a_page_and_their_want_is_printed(
+    tree: Tree, tmp_path: Path
+) -> None:
+    copy = Tree(Path(shutil.copytree(tree.results, tmp_path / "fake")), tree.cohorts, tree.options)
+    folder = copy.results / "accuracy" / "sound" / "lite" / "raw" / "beta"
+    head = "endpoint,metric,class,at,unit,estimate,low,high,method,primary\n"
+    for name in ("roc_band", "predictive_values", "calibration_measures", "score_histogram"):
+        (folder / f"{name}.csv").write_text(head)
+    rows = [
+        f"leukaemia,{metric},,{at},patient,{at / 2},0.01,0.9,bootstrap_percentile,True\n"
+        for metric in ("net_benefit", "net_benefit_treat_all")
+        for at in (0.1, 0.2)
+    ]
+    (folder / "decision.csv").write_text(head + "".join(rows))
+    html = render_external(copy, tmp_path / "out", "beta", **SMALL | {"endpoints": tree.options["endpoints"]})
+    (words,) = [a for a in Reader(html).alternatives if a.startswith("Decision curve: leukaemia")]
+    assert "net benefit 0.050 (0.010 to 0.900) at threshold probability 0.1" in words
+    drawn = {p.name for p in (tmp_path / "out" / "figures").glob("decision_*")}
+    assert drawn == {f"decision_beta_leukaemia_patient.{kind}" for kind in ("svg", "pdf", "png")}
+    assert "missing: predictive_values.csv has no rows for leukaemia, per patient" in Reader(html).text
+    (roc,) = [a for a in Reader(html).alternatives if a.startswith("ROC: leukaemia")]
+    assert "locked cut-off 0.620: sensitivity" in roc  # the threshold of the fixture's lock
 
 
 def test_an_index_test_must_be_a_model_and_a_colour(tree: Tree, tmp_path: Path) -> None:

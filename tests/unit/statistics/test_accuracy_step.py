@@ -484,3 +484,82 @@ def test_a_leaky_protocol_is_stamped(tmp_path):
     arguments = ["--positive", "AML", "--unit", "case", "--lock", str(tmp_path / "threshold.json")]
     warnings = run(tmp_path, three_classes(), *arguments)["warnings"]
     assert warnings["warning"].str.startswith("leaky protocol").sum() == 1
+
+
+BESIDE = {
+    "calibration_measures": ["metric", "class", "unit", "scores"],
+    "decision": ["metric", "class", "unit", "at"],
+    "predictive_values": ["metric", "class", "unit", "at"],
+    "operating_points": ["metric", "class", "unit", "at"],
+    "roc_band": ["metric", "class", "unit", "at"],
+}
+
+
+def test_one_row_of_each_number_beside_the_metrics_is_printed(tmp_path):
+    tables = run(tmp_path, three_classes(), "--positive", "AML", "CML")
+    for name, keys in BESIDE.items():
+        rows = tables[name]
+        assert len(rows), name
+        assert (rows.groupby(keys)["primary"].sum() == 1).all(), name
+        assert rows.loc[rows["primary"], "method"].ne("none").mean() > 0.5, name
+    assert set(tables["calibration_measures"]["scores"]) == {"as_given", "recalibrated_out_of_fold"}
+    points = tables["operating_points"].query("primary")
+    assert set(zip(points["metric"], points["at"].astype(float), strict=True)) == {
+        ("sensitivity_at_specificity", 0.9),
+        ("sensitivity_at_specificity", 0.95),
+        ("specificity_at_sensitivity", 0.9),
+        ("specificity_at_sensitivity", 0.95),
+        ("partial_auc", 0.8),
+        ("partial_area", 0.8),
+    }
+    # An estimate that resampling would only worsen has no interval, and that is told.
+    biased = tables["calibration_measures"].query("metric == 'ece'")
+    assert set(biased["method"]) == {"none"}
+    assert tables["warnings"].query("metric == 'ece'")["warning"].str.contains("biased upwards").all()
+
+
+def test_measures_beside_the_metrics_as_scikit_learn_has_them(tmp_path):
+    table = three_classes()
+    sections = {"accuracy": {"replicates": 200, "prevalences": [0.25], "partial_auc_from": 0.7}}
+    tables = run(tmp_path, table, "--unit", "case", "--positive", "AML", **sections)
+    y, score = table["truth"].eq("AML"), table["p_AML"]
+    fpr, tpr, _ = sk.roc_curve(y, score)
+    points = tables["operating_points"].query("primary").set_index(["metric", "at"])["estimate"]
+    assert points["sensitivity_at_specificity", 0.9] == pytest.approx(tpr[fpr <= 0.1].max())
+    assert points["specificity_at_sensitivity", 0.95] == pytest.approx(1 - fpr[tpr >= 0.95].min())
+    assert points["partial_auc", 0.7] == pytest.approx(sk.roc_auc_score(y, score, max_fpr=0.3))
+    parts = tables["calibration_measures"].query("scores == 'as_given' and primary")
+    part = parts.set_index("metric")["estimate"]
+    assert part["brier_reliability"] - part["brier_resolution"] + part["brier_uncertainty"] + part[
+        "brier_within_bin"
+    ] == pytest.approx(sk.brier_score_loss(y, score), abs=1e-12)
+    # Bayes at a prevalence of a quarter, from the table's own sensitivity and specificity.
+    called = table["predicted"].eq("AML")
+    a, b = sk.recall_score(y, called), sk.recall_score(~y, ~called)
+    values = tables["predictive_values"].query("primary").set_index(["metric", "at"])["estimate"]
+    assert values["ppv_at_prevalence", 0.25] == pytest.approx(a * 0.25 / (a * 0.25 + (1 - b) * 0.75))
+    net = tables["decision"].query("primary and metric == 'net_benefit'").set_index("at")["estimate"]
+    treated = score >= 0.2
+    assert net[0.2] == pytest.approx(((treated & y).sum() - (treated & ~y).sum() / 4) / len(y))
+    bins = tables["score_histogram"]
+    assert bins["positives"].sum() == y.sum()
+    assert bins["negatives"].sum() == (~y).sum()
+    assert bins["positives"].iloc[-1] == (y & (score >= 0.95)).sum()
+
+
+def test_labels_only_have_predictive_values_and_no_more(small, tmp_path):
+    labelled = small.drop(columns=["p_AML", "p_other"])
+    tables = run(tmp_path, labelled, "--unit", "case", "--positive", "AML")
+    assert len(tables["predictive_values"])
+    for name in ("calibration_measures", "decision", "operating_points", "roc_band", "score_histogram"):
+        assert not len(tables[name]), name
+        assert len(tables[name].columns) > 5, name
+
+
+def test_classes_have_differential_counts(tmp_path):
+    table = three_classes()
+    tables = run(tmp_path, table, "--unit", "case")
+    shares = tables["differential"].set_index(["source", "class"])["numerator"].astype(int)
+    assert shares["truth"].to_dict() == table["truth"].value_counts().to_dict()
+    assert shares["predicted"].to_dict() == table["predicted"].value_counts().to_dict()
+    assert not len(run(tmp_path / "b", table, "--unit", "case", "--positive", "AML")["differential"])

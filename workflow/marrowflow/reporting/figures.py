@@ -1,311 +1,419 @@
-"""Figures of the reports: one drawing gives SVG, PDF and PNG, the same bytes for the same numbers.
+"""Figures of diagnostic accuracy: ROC, precision and recall, calibration, decision curve, predictive values, confusion.
 
-All are drawn 358 pixels wide with 11 pixel type, so that nothing is smaller on a phone of 390 pixels.
-Letters are drawn as outlines: a figure looks the same where our typeface is not installed.
-Colours are those of Okabe & Ito 2008 (Color Universal Design), told apart by line style as well.
+A figure has one panel for a yes/no endpoint, and one a class for the classification into classes. Nothing
+is estimated here: every number that is drawn was given. `accuracy_figures` fills them from the tables.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import text_to_path
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from marrowflow.config import LEAKY
-from marrowflow.files import written_whole
+from marrowflow.reporting.drawing import (
+    INK,
+    LEADING,
+    PALETTE,
+    QUIET,
+    SIZE,
+    WIDTH,
+    Entry,
+    Grid,
+    Head,
+    Sheet,
+    legend_height,
+    ruled,
+    shortened,
+    styled,
+    text_width,
+    unit_axis,
+    wrapped,
+)
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-"""Okabe–Ito, strongest contrast on white first, yellow last."""
-
-WIDTH = 358.0
-"""Width of the figures in pixels: a phone's 390 without the page's margins."""
-
-_DASHES = ("-", "--", "-.", ":")
-_SIZE, _TITLE_SIZE, _LEADING = 11.0, 12.5, 15.5
-_INK, _QUIET, _STAMP = "#1a1a1a", "#555555", "#a63b00"
-_DPI = 72  # one unit is one pixel; PNG files have three times as many
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": _SIZE,
-    "axes.labelsize": _SIZE,
-    "xtick.labelsize": _SIZE,
-    "ytick.labelsize": _SIZE,
-    "axes.edgecolor": _QUIET,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _QUIET,
-    "ytick.color": _QUIET,
-    "xtick.labelcolor": _INK,
-    "ytick.labelcolor": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "lines.linewidth": 1.7,
-    "text.parse_math": False,
-    "svg.fonttype": "path",
-    "pdf.fonttype": 3,
-    "figure.dpi": _DPI,
+_FIRST: dict[str, Any] = {"color": PALETTE[0], "linestyle": "-"}
+_SECOND: dict[str, Any] = {"color": PALETTE[1], "linestyle": "--"}
+_REFERENCE: dict[str, Any] = {"color": "#777777", "linewidth": 1.0, "linestyle": (0, (2, 3))}
+_POINT: dict[str, Any] = {
+    "color": INK,
+    "linestyle": "none",
+    "marker": "o",
+    "ms": 6,
+    "mfc": "white",
+    "mew": 1.4,
 }
-
-_UNDATED: dict[str, dict[str, Any]] = {
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "png": {"Software": None},
-}
+_ALPHA = 0.2
+_LEAST_NET_BENEFIT = 0.25  # how far below 0 a decision curve is shown, as a share of what lies above
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A drawn figure: its SVG, and its files' name without the ending."""
+class Measured:
+    """A number with its interval; NaN where there is none."""
 
-    svg: bytes
-    stem: str
-
-    @property
-    def uri(self) -> str:
-        """The SVG as a data URI, for an ``img``: its ids cannot collide with another figure's."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg).decode("ascii")
+    estimate: float
+    low: float = float("nan")
+    high: float = float("nan")
 
 
-def save(figure: Canvas, folder: Path, stem: str) -> Saved:
-    """Write ``<stem>.svg``, ``.pdf`` and ``.png`` (216 dpi) into a folder, without dates or random ids."""
-    saved = embedded(figure, stem)
-    with written_whole(folder / f"{stem}.svg") as path:
-        path.write_bytes(saved.svg)
-    with mpl.rc_context(_STYLE):
-        for kind, about in _UNDATED.items():
-            with written_whole(folder / f"{stem}.{kind}") as path:
-                figure.savefig(path, format=kind, metadata=about, dpi=3 * _DPI)
-    return saved
+@dataclass(frozen=True)
+class Band:
+    """Pointwise limits, float64 [points] each; NaN where an interval was suppressed."""
+
+    x: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
 
-def embedded(figure: Canvas, stem: str) -> Saved:
-    """Draw a figure's SVG for a page, and write no file."""
-    buffer = io.BytesIO()
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": stem}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return Saved(buffer.getvalue(), stem)
+@dataclass(frozen=True)
+class Line:
+    """A curve, float64 [points] each, and its band, which may have points of its own."""
 
-
-def text_width(text: str, size: float, bold: bool = False) -> float:
-    """Return how wide a line of text is drawn, in pixels."""
-    return _text_width(text, size, bold)
-
-
-@lru_cache(maxsize=4096)
-def _text_width(text: str, size: float, bold: bool) -> float:
-    font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
-    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0])
-
-
-def wrapped(text: str, width: float, size: float = _SIZE, bold: bool = False) -> list[str]:
-    """Break a text at its spaces (not at no-break ones) into lines at most `width` pixels wide; a longer word is cut."""
-    lines: list[str] = []
-    line = ""
-    for word in text.split(" "):
-        for part in _parts(word, width, size, bold):
-            longer = f"{line} {part}".strip()
-            if line and text_width(longer, size, bold) > width:
-                lines.append(line)
-                longer = part
-            line = longer
-    return [*lines, line]
-
-
-def _parts(word: str, width: float, size: float, bold: bool) -> list[str]:
-    if text_width(word, size, bold) <= width:
-        return [word]
-    fits = max((n for n in range(1, len(word)) if text_width(word[:n] + "-", size, bold) <= width), default=1)
-    return [word[:fits] + "-", *_parts(word[fits:], width, size, bold)] if fits < len(word) else [word]
-
-
-def blank(width: float, height: float) -> tuple[Canvas, Axes]:
-    """Return a figure of that many pixels whose one axes has pixels as units, y downwards."""
-    with mpl.rc_context(_STYLE):
-        figure = Canvas(figsize=(width / _DPI, height / _DPI))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set(xlim=(0, width), ylim=(height, 0))
-        axes.axis("off")
-    return figure, axes
-
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    with mpl.rc_context(_STYLE):
-        yield
-
-
-@dataclass
-class _Sheet:
-    """A figure that is filled from its top: heading, panels, legend. Heights are in pixels."""
-
-    figure: Canvas
-    height: float
-    y: float
-
-    @classmethod
-    def start(cls, title: str, subtitle: str, below: float, leaky: bool, width: float = WIDTH) -> _Sheet:
-        """Begin a sheet with room for `below` pixels under its heading."""
-        lines = [(LEAKY, _SIZE, "bold", _STAMP)] if leaky else []
-        lines += [(t, _TITLE_SIZE, "bold", _INK) for t in wrapped(title, width - 4, _TITLE_SIZE, bold=True)]
-        lines += [(t, _SIZE, "normal", _QUIET) for t in wrapped(subtitle, width - 4)]
-        heading = len(lines) * _LEADING + 10
-        sheet = cls(Canvas(figsize=(width / _DPI, (heading + below) / _DPI)), heading + below, heading)
-        for i, (text, size, weight, colour) in enumerate(lines):
-            y = 1 - ((i + 0.5) * _LEADING + 2) / sheet.height
-            sheet.figure.text(
-                2 / width, y, text, size=size, weight=weight, color=colour, va="center_baseline"
-            )
-        return sheet
-
-    def panel(self, left: float, width: float, height: float, top: float) -> Axes:
-        """Add axes `top` pixels below the heading."""
-        total = self.figure.get_figwidth() * _DPI
-        return self.figure.add_axes(
-            (
-                left / total,
-                1 - (self.y + top + height) / self.height,
-                width / total,
-                height / self.height,
-            )
-        )
-
-    def legend(self, entries: Sequence[tuple[str, dict[str, Any]]], top: float) -> None:
-        """Write a legend, one entry after the other, `top` pixels below the heading."""
-        axes = self.figure.add_axes((0, 0, 1, 1), zorder=-1)
-        total = self.figure.get_figwidth() * _DPI
-        axes.set(xlim=(0, total), ylim=(self.height, 0))
-        axes.axis("off")
-        y = self.y + top
-        for text, style in entries:
-            x = [17] if style["linestyle"] == "none" else [4, 30]
-            axes.plot(x, [y + _LEADING / 2] * len(x), **style)
-            for line in wrapped(text, total - 40):
-                axes.text(38, y + _LEADING / 2, line, size=_SIZE, va="center_baseline")
-                y += _LEADING
-
-
-def _legend_height(texts: Sequence[str]) -> float:
-    return _LEADING * sum(len(wrapped(text, WIDTH - 40)) for text in texts) + 6
-
-
-def _line_style(index: int) -> dict[str, Any]:
-    return {
-        "color": PALETTE[index % (len(PALETTE) - 1)],
-        "linestyle": _DASHES[(index // (len(PALETTE) - 1) + index) % len(_DASHES)],
-    }
+    x: np.ndarray
+    y: np.ndarray
+    band: Band | None = None
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a figure: its points and what the legend says."""
+    """A class's ROC, or precision by recall.
 
-    label: str
-    x: np.ndarray
-    y: np.ndarray
+    Attributes
+    ----------
+    name, n, value
+        The class, how many units of how many are of it, and the area under the curve in words.
+    line
+        What is drawn.
+    point
+        The operating point, x and y.
+    level
+        Prevalence: the precision of a test that tells nothing apart; NaN draws none.
+    """
+
+    name: str
+    n: str
+    value: str
+    line: Line
+    point: tuple[Measured, Measured] | None = None
+    level: float = float("nan")
 
 
-def roc(curves: Sequence[Curve], title: str, subtitle: str, leaky: bool = False) -> Canvas:
-    """Draw ROC curves (x: 1 − specificity, y: sensitivity) with the diagonal of no discrimination."""
-    return _unit_square(
-        curves, title, subtitle, leaky, ("1 − specificity (false-positive rate)", "sensitivity"), "roc"
+def roc(
+    curves: Sequence[Curve], title: str, subtitle: str, leaky: bool = False, band: str = "", point: str = ""
+) -> Canvas:
+    """Draw ROC curves (x: 1 − specificity, y: sensitivity) with the diagonal of no discrimination.
+
+    `band` and `point` say in the legend what the bands and the operating points are.
+    """
+
+    def draw(axes: Axes, curve: Curve) -> None:
+        axes.plot([0, 1], [0, 1], zorder=1, **_REFERENCE)
+        _draw(axes, curve.line, _FIRST)
+
+    entries: list[Entry] = [(band, _shade(_FIRST))] if any(_has_band(c.line) for c in curves) else []
+    entries += [(point, _POINT)] if any(c.point for c in curves) else []
+    entries.append(("no discrimination", _REFERENCE))
+    return _squares(curves, draw, ("1 − specificity", "sensitivity"), entries, title, subtitle, leaky)
+
+
+def precision_recall(
+    curves: Sequence[Curve], title: str, subtitle: str, leaky: bool = False, point: str = ""
+) -> Canvas:
+    """Draw precision (y) against recall (x) in steps, with the prevalence; `point` is as in `roc`."""
+
+    def draw(axes: Axes, curve: Curve) -> None:
+        axes.axhline(curve.level, zorder=1, **_REFERENCE)
+        _draw(axes, curve.line, _FIRST, drawstyle="steps-post")
+
+    level = f" {curves[0].level:.3f}" if len(curves) == 1 else ""
+    entries: list[Entry] = [(point, _POINT)] if any(c.point for c in curves) else []
+    entries.append((f"prevalence{level}: precision without discrimination", _REFERENCE))
+    return _squares(
+        curves, draw, ("recall (sensitivity)", "precision (PPV)"), entries, title, subtitle, leaky
     )
 
 
-def precision_recall(curves: Sequence[Curve], title: str, subtitle: str, leaky: bool = False) -> Canvas:
-    """Draw precision (y) against recall (x)."""
-    return _unit_square(curves, title, subtitle, leaky, ("recall (sensitivity)", "precision (PPV)"), "pr")
-
-
-def _unit_square(
-    curves: Sequence[Curve], title: str, subtitle: str, leaky: bool, axis: tuple[str, str], kind: str
+def _squares(
+    curves: Sequence[Curve],
+    draw: Callable[[Axes, Curve], None],
+    names: tuple[str, str],
+    entries: Sequence[Entry],
+    title: str,
+    subtitle: str,
+    leaky: bool,
 ) -> Canvas:
-    side = 292.0
-    with _styled():
-        legend = _legend_height([c.label for c in curves])
-        sheet = _Sheet.start(title, subtitle, side + 52 + legend, leaky)
-        axes = sheet.panel(54, side, side, 4)
-        for i, curve in enumerate(curves):
-            axes.plot(
-                curve.x, curve.y, drawstyle="steps-post" if kind == "pr" else "default", **_line_style(i)
-            )
-        if kind == "roc":
-            axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.9, linestyle=(0, (2, 3)), zorder=0)
-        _unit_axes(axes)
-        axes.set(xlabel=axis[0], ylabel=axis[1])
-        sheet.legend([(c.label, _line_style(i)) for i, c in enumerate(curves)], side + 50)
+    """Draw one panel from 0 to 1 a curve; several say their areas above themselves, one in the legend."""
+    single = len(curves) == 1
+    whole: list[Entry] = [(curves[0].value if single else "each class against all others", _FIRST), *entries]
+    with styled():
+        grid = Grid([Head("", [c.n]) if single else Head(c.name, [c.n, c.value]) for c in curves])
+        sheet = Sheet.start(title, subtitle, grid.height + legend_height(whole), leaky)
+        for i, (curve, (left, top)) in enumerate(zip(curves, grid.places(sheet), strict=True)):
+            axes = sheet.panel(left, grid.side, grid.side, top)
+            draw(axes, curve)
+            if curve.point:
+                _cross(axes, *curve.point)
+            unit_axis(axes, "x", grid.ticks())
+            unit_axis(axes, "y", grid.ticks())
+            ruled(axes)
+            grid.label(axes, i, *names)
+        sheet.legend(whole, grid.height)
     return sheet.figure
 
 
-def _unit_axes(axes: Axes, ticks: Sequence[float] = (0, 0.2, 0.4, 0.6, 0.8, 1)) -> None:
-    axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), xticks=ticks, yticks=ticks)
-    axes.set_xticklabels([f"{t:g}" for t in ticks])
-    axes.set_yticklabels([f"{t:g}" for t in ticks])
-    axes.grid(color="#e3e3e3", linewidth=0.7)
-    axes.set_axisbelow(True)
+def _draw(axes: Axes, line: Line, style: dict[str, Any], **how: Any) -> None:
+    if line.band is not None and _has_band(line):
+        axes.fill_between(
+            line.band.x,
+            line.band.low,
+            line.band.high,
+            color=style["color"],
+            alpha=_ALPHA,
+            linewidth=0,
+            zorder=1.5,
+        )
+    axes.plot(line.x, line.y, **style, **how)
 
 
-def calibration(panels: Mapping[str, pd.DataFrame], title: str, subtitle: str, leaky: bool = False) -> Canvas:
-    """Draw observed share against mean predicted probability, one panel a class.
+def _has_band(line: Line) -> bool:
+    """Return whether a band covers anything: two neighbouring points with limits."""
+    if line.band is None:
+        return False
+    known = np.isfinite(line.band.low) & np.isfinite(line.band.high)
+    return bool((known[1:] & known[:-1]).any())
 
-    Parameters
+
+def _shade(style: dict[str, Any]) -> dict[str, Any]:
+    """Return how a legend shows the band of a line."""
+    return {
+        "color": style["color"],
+        "alpha": _ALPHA,
+        "linewidth": 10,
+        "linestyle": "-",
+        "solid_capstyle": "butt",
+    }
+
+
+def _cross(axes: Axes, x: Measured, y: Measured) -> None:
+    """Mark a point and draw both of its intervals through it."""
+    bars = (([x.low, x.high], [y.estimate] * 2), ([x.estimate] * 2, [y.low, y.high]))
+    for bar in bars:
+        if np.isfinite(bar).all():
+            axes.plot(*bar, color=INK, linewidth=1.1, zorder=3)
+    axes.plot([x.estimate], [y.estimate], zorder=4, clip_on=False, **_POINT)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted against observed probability of one class.
+
+    Attributes
     ----------
-    panels
-        Class name → rows with n, mean_predicted, observed, low, high (all shares 0..1).
-    title, subtitle
-        What is shown, and its n.
-    leaky
-        Stamp the figure.
+    name, lines
+        The class, and what is written under its name: n, slope, intercept.
+    bins
+        Columns n, mean_predicted, observed, low, high; shares 0..1, one row a point.
+    histogram
+        Columns low, high (edges of a bin), positives, negatives; None draws the n of each bin instead.
     """
-    single = len(panels) == 1
-    side, row = (292.0, 340.0) if single else (122.0, 182.0)
-    rows = 1 if single else -(-len(panels) // 2)
-    with _styled():
-        sheet = _Sheet.start(title, subtitle, rows * row + 4, leaky)
-        for i, (name, bins) in enumerate(panels.items()):
-            left = 54.0 if single else 44.0 + (i % 2) * 180
-            axes = sheet.panel(left, side, side, (i // 2) * row + (4 if single else 22))
-            axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.9, linestyle=(0, (2, 3)), zorder=0)
-            x, y = bins["mean_predicted"].to_numpy(), bins["observed"].to_numpy()
-            low = np.nan_to_num(y - bins["low"].to_numpy())
-            high = np.nan_to_num(bins["high"].to_numpy() - y)
-            colour = PALETTE[0]
-            axes.errorbar(
-                x,
-                y,
-                np.clip([low, high], 0, None),
-                fmt="o-",
-                ms=4,
-                color=colour,
-                ecolor="#7fb2d4",
-                lw=1.4,
-                elinewidth=1.2,
-                clip_on=False,  # markers at 0 and 1 are drawn whole, and above the axes' lines
-                zorder=3,
-            )
-            _unit_axes(axes, (0, 0.2, 0.4, 0.6, 0.8, 1) if single else (0, 0.5, 1))
-            if not single:
-                axes.set_title(
-                    _shortened(f"{name} (n = {int(bins['n'].sum())})", 150), size=_SIZE, loc="left", pad=5
-                )
-            if single or i >= len(panels) - 2:
-                axes.set_xlabel("mean predicted")
-            if single or i % 2 == 0:
-                axes.set_ylabel("observed share")
+
+    name: str
+    lines: Sequence[str]
+    bins: pd.DataFrame
+    histogram: pd.DataFrame | None = None
+
+
+def calibration(
+    panels: Sequence[Calibration], title: str, subtitle: str, leaky: bool = False, interval: str = "interval"
+) -> Canvas:
+    """Draw the observed share against the mean predicted probability, above how the predictions are spread.
+
+    Counts with the condition point up and those without it down, each to a scale of its own: both are seen
+    however rare the condition is.
+    """
+    counted = any(p.histogram is not None for p in panels)
+    entries: list[Entry] = [
+        (f"observed share and its {interval}", {**_FIRST, "marker": "o", "ms": 4}),
+        ("perfect calibration", _REFERENCE),
+    ]
+    if counted:
+        bar = {"linestyle": "-", "linewidth": 10, "solid_capstyle": "butt"}
+        entries += [
+            ("n with the condition (up)", {"color": PALETTE[1], **bar}),
+            ("n without it (down; scale of its own)", {"color": PALETTE[5], **bar}),
+        ]
+    else:
+        entries.append(("n of each point", {"color": QUIET, "linestyle": "-", "linewidth": 3}))
+    with styled():
+        below = 60.0 if len(panels) == 1 else 44.0
+        grid = Grid([Head("" if len(panels) == 1 else p.name, p.lines) for p in panels], below)
+        sheet = Sheet.start(title, subtitle, grid.height + legend_height(entries), leaky)
+        for i, (panel, (left, top)) in enumerate(zip(panels, grid.places(sheet), strict=True)):
+            axes = sheet.panel(left, grid.side, grid.side, top)
+            axes.plot([0, 1], [0, 1], zorder=1, **_REFERENCE)
+            _points(axes, panel.bins)
+            unit_axis(axes, "x", grid.ticks())
+            unit_axis(axes, "y", grid.ticks())
+            axes.set_xticklabels([])
+            ruled(axes)
+            grid.label(axes, i, "", "observed share")
+            axes = sheet.panel(left, grid.side, below - 8, top + grid.side + 8)
+            if panel.histogram is None:
+                _sticks(axes, panel.bins)
+            else:
+                _histogram(axes, panel.histogram)
+            unit_axis(axes, "x", grid.ticks())
+            ruled(axes, "x")
+            grid.label(axes, i, "predicted probability", "n")
+        sheet.legend(entries, grid.height)
+    return sheet.figure
+
+
+def _points(axes: Axes, bins: pd.DataFrame) -> None:
+    x, y = bins["mean_predicted"].to_numpy(), bins["observed"].to_numpy()
+    low = np.nan_to_num(y - bins["low"].to_numpy())
+    high = np.nan_to_num(bins["high"].to_numpy() - y)
+    axes.errorbar(
+        x,
+        y,
+        np.clip([low, high], 0, None),
+        fmt="o-",
+        ms=4,
+        color=PALETTE[0],
+        ecolor="#7fb2d4",
+        lw=1.4,
+        elinewidth=1.2,
+        clip_on=False,  # markers at 0 and 1 are drawn whole, and above the axes' lines
+        zorder=3,
+    )
+
+
+def _histogram(axes: Axes, bins: pd.DataFrame) -> None:
+    """Draw counts with the condition upwards and without it downwards, each as a share of its highest bar."""
+    width = bins["high"] - bins["low"]
+    ticks, labels = [], []
+    for name, sign, colour in (("positives", 1, PALETTE[1]), ("negatives", -1, PALETTE[5])):
+        highest = bins[name].max()
+        shares = sign * bins[name] / max(highest, 1)
+        axes.bar(bins["low"], shares, width, align="edge", color=colour, edgecolor="white", linewidth=0.4)
+        ticks.append(sign)
+        labels.append(_count(highest))
+    axes.axhline(0, color=QUIET, linewidth=0.8)
+    axes.set(ylim=(-1.06, 1.06))
+    axes.set_yticks(ticks, labels)
+
+
+def _sticks(axes: Axes, bins: pd.DataFrame) -> None:
+    axes.vlines(bins["mean_predicted"], 0, bins["n"], color=QUIET, linewidth=3)
+    highest = bins["n"].max()
+    axes.set(ylim=(0, 1.06 * highest))
+    axes.set_yticks([0, highest], ["0", _count(highest)])
+
+
+def _count(n: float) -> str:
+    """Return a count in at most four signs, so that it fits beside an axis."""
+    for size, sign in ((1e6, "M"), (1e3, "k")):
+        if n >= 10 * size or n >= 1e6:
+            return f"{n / size:.0f}{sign}"
+    return f"{n:.0f}"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Net benefit of one class's probability, by threshold probability, beside that of treating all."""
+
+    name: str
+    n: str
+    model: Line
+    treat_all: Line
+
+
+def decision_curve(
+    panels: Sequence[Decision], title: str, subtitle: str, leaky: bool = False, band: str = ""
+) -> Canvas:
+    """Draw decision curves (Vickers & Elkin 2006, Med Decis Making 26:565): model, treat all, treat none.
+
+    Thresholds beyond which the model treats nobody are left out, and so is what lies far below 0.
+    """
+    entries: list[Entry] = [("treat by the index test", _FIRST)]
+    if any(_has_band(p.model) for p in panels):
+        entries.append((band, _shade(_FIRST)))
+    entries += [("treat all", _SECOND), ("treat none", _REFERENCE)]
+    last = max(_informative(p) for p in panels)
+    step = 0.2 if last > 0.5 else 0.1 if last > 0.25 else 0.04
+    with styled():
+        grid = Grid([Head("" if len(panels) == 1 else p.name, [p.n]) for p in panels])
+        sheet = Sheet.start(title, subtitle, grid.height + legend_height(entries), leaky)
+        for i, (panel, (left, top)) in enumerate(zip(panels, grid.places(sheet), strict=True)):
+            axes = sheet.panel(left, grid.side, grid.side, top)
+            axes.axhline(0, zorder=1, **_REFERENCE)
+            _draw(axes, panel.treat_all, _SECOND)
+            _draw(axes, panel.model, _FIRST)
+            axes.set(xlim=(0, last), ylim=_net_benefits(panel))
+            axes.xaxis.set_major_locator(MultipleLocator(step if grid.single else 2.5 * step))
+            axes.yaxis.set_major_locator(MaxNLocator(5 if grid.single else 2))
+            ruled(axes)
+            grid.label(axes, i, "threshold probability", "net benefit")
+        sheet.legend(entries, grid.height)
+    return sheet.figure
+
+
+def _informative(panel: Decision) -> float:
+    """Return the threshold up to which treating by the index test or treating all differs from treating none."""
+    model, everybody = panel.model, panel.treat_all
+    telling = np.append(model.x[np.abs(model.y) > 1e-12], everybody.x[everybody.y > 0])
+    return min(1.0, (telling if len(telling) else model.x).max() + 0.05)
+
+
+def _net_benefits(panel: Decision) -> tuple[float, float]:
+    """Return the limits of net benefit: all that is above 0, and a quarter as much below it."""
+    high = panel.model.band.high if panel.model.band is not None else panel.model.y
+    values = np.concatenate([panel.model.y, panel.treat_all.y, high])
+    top = max(0.02, float(np.nanmax(values)))
+    low = panel.model.band.low if panel.model.band is not None else panel.model.y
+    bottom = float(np.nanmin(np.concatenate([panel.model.y, panel.treat_all.y, low])))
+    return max(min(bottom, -0.05 * top), -_LEAST_NET_BENEFIT * top), 1.06 * top
+
+
+@dataclass(frozen=True)
+class Predictive:
+    """PPV and NPV of one class by prevalence; `own` is the prevalence in the study."""
+
+    name: str
+    n: str
+    ppv: Line
+    npv: Line
+    own: float = float("nan")
+
+
+def predictive_values(
+    panels: Sequence[Predictive], title: str, subtitle: str, leaky: bool = False, band: str = ""
+) -> Canvas:
+    """Draw PPV and NPV by the prevalence at which the test would be used, and mark the study's own."""
+    own = f" ({panels[0].own:.3f})" if len(panels) == 1 else ""
+    entries: list[Entry] = [("PPV", _FIRST), ("NPV", _SECOND)]
+    if any(_has_band(line) for p in panels for line in (p.ppv, p.npv)):
+        entries.append((band, _shade({"color": QUIET})))
+    if any(np.isfinite(p.own) for p in panels):
+        entries.append((f"prevalence in this study{own}", _REFERENCE))
+    with styled():
+        grid = Grid([Head("" if len(panels) == 1 else p.name, [p.n]) for p in panels])
+        sheet = Sheet.start(title, subtitle, grid.height + legend_height(entries), leaky)
+        for i, (panel, (left, top)) in enumerate(zip(panels, grid.places(sheet), strict=True)):
+            axes = sheet.panel(left, grid.side, grid.side, top)
+            if np.isfinite(panel.own):
+                axes.axvline(panel.own, zorder=1, **_REFERENCE)
+            _draw(axes, panel.ppv, _FIRST)
+            _draw(axes, panel.npv, _SECOND)
+            unit_axis(axes, "x", grid.ticks())
+            unit_axis(axes, "y", grid.ticks())
+            ruled(axes)
+            grid.label(axes, i, "prevalence", "predictive value")
+        sheet.legend(entries, grid.height)
     return sheet.figure
 
 
@@ -323,27 +431,31 @@ def confusion(counts: pd.DataFrame, title: str, subtitle: str, leaky: bool = Fal
     """
     references, answers = (list(map(str, names)) for names in (counts.index, counts.columns))
     numbers = counts.to_numpy()
-    left = min(150.0, max(text_width(c, _SIZE) for c in references) + 34)
-    cell = max(46.0, (WIDTH - left - 4) / len(answers))
-    width = left + len(answers) * cell + 4
-    height = max(44.0, min(cell, 64.0))
-    widest = max(text_width(c, _SIZE) for c in answers)
-    turned = widest > cell - 4
-    foot = (min(150.0, widest) if turned else _LEADING) + 28
     totals = numbers.sum(axis=1, keepdims=True)
     share = np.divide(numbers, totals, out=np.zeros(numbers.shape), where=totals > 0)
-    with _styled():
-        sheet = _Sheet.start(title, subtitle, len(references) * height + foot, leaky, width)
+    percents = [[f"{100 * s:.0f} %" if n else "–" for s in row] for row, n in zip(share, totals, strict=True)]
+    rows = [_broken(name, 112 if len(answers) < 6 else 70, 3) for name in references]
+    left = max(text_width(line, SIZE) for lines in rows for line in lines) + 34
+    cells = [*(text for row in percents for text in row), str(numbers.max(initial=0))]
+    narrowest = max(text_width(text, SIZE) for text in cells) + 2
+    cell = max(narrowest, (WIDTH - left - 4) / len(answers))
+    width = left + len(answers) * cell + 4
+    height = max(44.0, min(cell, 64.0))
+    turned = max(text_width(c, SIZE) for c in answers) > cell - 4
+    columns = [_broken(name, 120, 2) if turned else [name] for name in answers]
+    longest = max(text_width(line, SIZE) for lines in columns for line in lines)
+    foot = (longest if turned else LEADING) + 28
+    with styled():
+        sheet = Sheet.start(title, subtitle, len(references) * height + foot, leaky, width)
         axes = sheet.panel(left, len(answers) * cell, len(references) * height, 2)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (i, j), n in np.ndenumerate(numbers):
-            percent = f"{100 * share[i, j]:.0f} %" if totals[i, 0] else "–"
-            colour = "white" if share[i, j] > 0.55 else _INK
-            axes.text(j, i, f"{n}\n{percent}", ha="center", va="center", linespacing=1.25, color=colour)
-        axes.set_xticks(
-            range(len(answers)), [_shortened(c, 146) for c in answers], rotation=90 if turned else 0
-        )
-        axes.set_yticks(range(len(references)), [_shortened(c, 112) for c in references])
+            colour = "white" if share[i, j] > 0.55 else INK
+            axes.text(
+                j, i, f"{n}\n{percents[i][j]}", ha="center", va="center", linespacing=1.25, color=colour
+            )
+        axes.set_xticks(range(len(answers)), ["\n".join(c) for c in columns], rotation=90 if turned else 0)
+        axes.set_yticks(range(len(references)), ["\n".join(r) for r in rows])
         axes.set(xlabel="index test", ylabel="reference")
         axes.spines[:].set_visible(False)
         axes.set_xticks(np.arange(len(answers) - 1) + 0.5, minor=True)
@@ -353,134 +465,9 @@ def confusion(counts: pd.DataFrame, title: str, subtitle: str, leaky: bool = Fal
     return sheet.figure
 
 
-def _shortened(text: str, width: float) -> str:
-    """Cut a text that is wider than `width` pixels, and say so by an ellipsis."""
-    while len(text) > 1 and text_width(text, _SIZE) > width:
-        text = text[:-2].rstrip() + "…"
-    return text
-
-
-def training_curves(
-    histories: Mapping[str, pd.DataFrame],
-    kept: Mapping[str, int],
-    title: str,
-    subtitle: str,
-    leaky: bool = False,
-) -> Canvas:
-    """Draw loss and accuracy by epoch, one line a fold, training and validation in two colours.
-
-    Parameters
-    ----------
-    histories
-        Fold → rows with epoch, train_loss, train_accuracy, validation_loss, validation_accuracy (NaN without
-        a validation part).
-    kept
-        Fold → epoch whose network was kept; it is marked. Folds may be left out.
-    title, subtitle
-        What is shown, and its n.
-    leaky
-        Stamp the figure.
-    """
-    height, gap = 150.0, 26.0
-    styles: dict[str, dict[str, Any]] = {
-        "train": {"color": PALETTE[0], "linestyle": "--", "linewidth": 1.3},
-        "validation": {"color": PALETTE[1], "linestyle": "-", "linewidth": 1.3},
-    }
-    mark: dict[str, Any] = {
-        "color": _INK,
-        "linestyle": "none",
-        "marker": "D",
-        "ms": 5,
-        "mfc": "white",
-        "mew": 1.2,
-    }
-    validated = any(h["validation_loss"].notna().any() for h in histories.values())
-    entries = [
-        ("training images (augmented where planned)", styles["train"]),
-        ("validation images", styles["validation"]),
-    ]
-    if kept:
-        entries.append((f"kept epoch ({'lowest validation loss' if validated else 'the last one'})", mark))
-    last = max(float(h["epoch"].max()) for h in histories.values())
-    first = min(float(h["epoch"].min()) for h in histories.values())
-    with _styled():
-        legend = _legend_height([text for text, _ in entries])
-        sheet = _Sheet.start(title, subtitle, 2 * height + gap + 46 + legend, leaky)
-        for i, (quantity, name) in enumerate((("loss", "loss (cross-entropy)"), ("accuracy", "accuracy"))):
-            axes = sheet.panel(54, WIDTH - 66, height, 4 + i * (height + gap))
-            for fold, history in histories.items():
-                for part, style in styles.items():
-                    # A single epoch makes no line: show it as a point.
-                    marker: dict[str, Any] = {"marker": "o", "ms": 4} if len(history) == 1 else {}
-                    axes.plot(history["epoch"], history[f"{part}_{quantity}"], alpha=0.8, **style, **marker)
-                own = history[history["epoch"].eq(kept.get(fold))]
-                part = "validation" if validated else "train"
-                axes.plot(own["epoch"], own[f"{part}_{quantity}"], zorder=3, clip_on=False, **mark)
-            axes.set_xlim(first - 0.3, last + 0.3)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-            axes.set_ylabel(name)
-            axes.grid(color="#e3e3e3", linewidth=0.7)
-            if quantity == "accuracy":
-                axes.set(ylim=(-0.02, 1.02), xlabel="epoch")
-        sheet.legend(entries, 2 * height + gap + 48)
-    return sheet.figure
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A point with its interval (NaN where there is none), and what the figure writes above it, left and right.
-
-    `n` is what the estimate was made of, as ``4/6`` or ``n = 21``.
-    """
-
-    name: str
-    n: str
-    value: str
-    estimate: float
-    low: float
-    high: float
-
-
-def forest(
-    panels: Mapping[str, Sequence[Estimate]], title: str, subtitle: str, leaky: bool = False
-) -> Canvas:
-    """Draw estimates with intervals under one another, one panel a metric, one row a cohort, from 0 to 1."""
-    row, head, foot = 36.0, 24.0, 30.0
-    heights = [head + row * len(rows) + foot for rows in panels.values()]
-    with _styled():
-        sheet = _Sheet.start(title, subtitle, sum(heights) + 4, leaky)
-        top = 0.0
-        lowest = min(
-            [0.0, *(e.estimate for rows in panels.values() for e in rows if e.estimate == e.estimate)]
-        )
-        for (metric, rows), height in zip(panels.items(), heights, strict=True):
-            axes = sheet.panel(12, WIDTH - 24, row * len(rows), top + head)
-            axes.set(xlim=(-1.02 if lowest < 0 else -0.02, 1.02), ylim=(row * len(rows), 0))
-            axes.set_title(metric, size=_SIZE, weight="bold", loc="left", pad=5)
-            for i, item in enumerate(rows):
-                y = i * row
-                if i % 2 == 0:
-                    axes.axhspan(y, y + row, color="#f4f6f8", linewidth=0)
-                room = WIDTH - 40 - text_width(item.n + item.value, _SIZE)
-                words: dict[str, Any] = {
-                    "size": _SIZE,
-                    "va": "center_baseline",
-                    "transform": axes.get_yaxis_transform(),
-                }
-                axes.text(0.012, y + 11, f"{_shortened(item.name, room)} ({item.n})", **words)
-                axes.text(0.99, y + 11, item.value, ha="right", **words)
-                if np.isfinite(item.low) and np.isfinite(item.high):
-                    axes.plot([item.low, item.high], [y + 26] * 2, color=PALETTE[0], linewidth=1.8)
-                if np.isfinite(item.estimate):
-                    axes.plot([item.estimate], [y + 26], "s", color=PALETTE[0], ms=6)
-            axes.set_yticks([])
-            axes.spines["left"].set_visible(False)
-            axes.grid(axis="x", color="#dcdcdc", linewidth=0.7)
-            axes.set_axisbelow(True)
-            top += height
-    return sheet.figure
-
-
-def alternative_text(title: str, subtitle: str, labels: Sequence[str] = ()) -> str:
-    """Return one sentence for readers who do not see a figure, at most 600 characters."""
-    return textwrap.shorten(". ".join([title, subtitle, "; ".join(labels)]).strip(". "), 600, placeholder="…")
+def _broken(text: str, width: float, most: int) -> list[str]:
+    """Break a name in lines of at most `width` pixels; after `most` lines it is cut, and an ellipsis says so."""
+    lines = wrapped(text, width)
+    return (
+        lines if len(lines) <= most else [*lines[: most - 1], shortened(" ".join(lines[most - 1 :]), width)]
+    )

@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 
 from marrowflow.config import LEAKY, Unit
 from marrowflow.predictions import INCONCLUSIVE, MISSING
-from marrowflow.reporting.figures import blank, wrapped
+from marrowflow.reporting.drawing import blank, wrapped
 from marrowflow.statistics.cases import gather_units
 
 ELIGIBLE, EXCLUDED = "Eligible", "Excluded"

@@ -19,7 +19,7 @@ from PIL import Image
 
 from marrowflow.config import LEAKY
 from marrowflow.files import write_text
-from marrowflow.reporting.figures import Saved
+from marrowflow.reporting.drawing import Saved
 from marrowflow.reporting.tables import Table
 
 TEMPLATES = Path(__file__).parent / "templates"

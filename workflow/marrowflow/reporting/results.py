@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.errors import EmptyDataError
 
 from marrowflow.choices.threshold import read_lock
 from marrowflow.config import Protocol
@@ -132,13 +133,16 @@ class Results:
 
 
 def read_csv(path: Path) -> pd.DataFrame | None:
-    """Read a CSV with its words as they stand and its numbers as float64; None where there is no file.
+    """Read a CSV with its words as they stand and its numbers as float64; None where there is no file or header.
 
     Only empty fields are missing. ``primary`` becomes a boolean.
     """
     if not path.is_file():
         return None
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except EmptyDataError:
+        return None
     for name in table.columns:
         if name == "primary":
             table[name] = table[name].str.lower().isin(_TRUE)

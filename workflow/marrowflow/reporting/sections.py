@@ -35,7 +35,8 @@ from marrowflow.errors import UserError
 from marrowflow.files import sha256_of, write_json, write_table
 from marrowflow.images.store import open_store
 from marrowflow.predictions import ENSEMBLE, NO_REFERENCE, PROBABILITY
-from marrowflow.reporting import figures, page, tables
+from marrowflow.reporting import drawing, figures, page, tables
+from marrowflow.reporting.accuracy_figures import Asked, Drawing, endpoint_drawings
 from marrowflow.reporting.flow import Flow, Question, draw, trace
 from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_json
 from marrowflow.statistics.endpoints import CLASSES, FEW_PATIENTS
@@ -147,7 +148,7 @@ class Reporter:
         leaky: bool,
     ) -> page.Figure:
         """Write a figure in its three formats and return it for the page."""
-        saved = figures.save(canvas, self.folder, stem)
+        saved = drawing.save(canvas, self.folder, stem)
         return page.Figure(caption, alternative, saved, None, sources, leaky)
 
 
@@ -215,7 +216,7 @@ def flow_blocks(
     write_table(crosstab, flow.crosstab.rename_axis("index_test").reset_index())
     root = flow.root
     eligible = root["Eligible"]
-    alternative = figures.alternative_text(
+    alternative = drawing.alternative_text(
         title,
         f"{root.patients} potentially eligible, {root['Excluded'].patients} excluded, {eligible.patients} eligible, "
         f"{eligible['No index test'].patients} without index test",
@@ -228,8 +229,8 @@ def flow_blocks(
         f"Flow of {flow.noun} through {hospital} (index test {test.name}, endpoint {question.name}{cut}). "
         f"Counted in {flow.noun}{'' if flow.noun == 'images' else f'; second line: {below}'}. {footnote}".strip(),
         alternative,
-        figures.embedded(draw(flow, leaky=test.leaky), f"{name}_narrow"),
-        figures.save(draw(flow, _WIDE, test.leaky), reporter.folder, name),
+        drawing.embedded(draw(flow, leaky=test.leaky), f"{name}_narrow"),
+        drawing.save(draw(flow, _WIDE, test.leaky), reporter.folder, name),
         reporter.sources(tree, reporter.results.inventory_path(cohort)),
         test.leaky,
     )
@@ -298,116 +299,78 @@ def accuracy_sections(
 def endpoint_figures(
     reporter: Reporter, test: IndexTest, cohort: str, who: str, endpoint: str, metrics: pd.DataFrame
 ) -> list[page.Block]:
-    """Draw ROC, precision–recall, calibration and confusion of an endpoint in the primary unit."""
-    unit = reporter.unit
-    n = n_text(metrics, endpoint, unit, reporter.noun(cohort))
-    subtitle = f"{who}, {test.name}, {n}"
-    drawn: list[page.Figure] = []
-    lost: list[str] = []
+    """Draw an endpoint's curves and confusion matrix in the primary unit, and say what could not be drawn."""
+    unit, noun, options = reporter.unit, reporter.noun(cohort), reporter.options
+    asked = Asked(
+        endpoint,
+        unit,
+        options.classes if endpoint == CLASSES else ("",),
+        endpoint_title(options, endpoint),
+        f"{who}, {test.name}, {n_text(metrics, endpoint, unit, noun)}",
+        noun if unit == "patient" else "images",
+        _cutoff(reporter, test, endpoint),
+        options.accuracy.confidence,
+        metrics,
+        lambda name: reporter.results.accuracy(test, cohort, name),
+        test.leaky,
+    )
+
+    def block(made: Drawing) -> page.Figure:
+        paths = [reporter.results.accuracy_path(test, cohort, name) for name in made.files]
+        return reporter.draw(
+            made.canvas,
+            stem(made.kind, cohort, endpoint, unit, *leaky_suffix(test)),
+            f"{made.title}. {asked.subtitle}.",
+            made.alternative,
+            reporter.sources(*paths),
+            test.leaky,
+        )
+
+    drawn = [block(made) for made in endpoint_drawings(asked)]
     confusion: list[page.Block] = []
-
-    def rows_of(name: str) -> pd.DataFrame | None:
-        table = reporter.results.accuracy(test, cohort, name)
-        if table is not None:
-            table = table[table["endpoint"].eq(endpoint) & table["unit"].eq(unit)]
-        if table is None or table.empty:
-            lost.append(
-                f"{tables.MISSING}: {name} has no rows for {endpoint}, {unit_title(unit, reporter.noun(cohort))}"
-            )
-            return None
-        return table
-
-    def add(canvas: Canvas, kind: str, title: str, labels: Sequence[str] = ()) -> None:
-        caption = f"{title}. {subtitle}."
-        source = reporter.sources(reporter.results.accuracy_path(test, cohort, f"{kind}.csv"))
-        file = stem(kind, cohort, endpoint, unit, *leaky_suffix(test))
-        drawn.append(
-            reporter.draw(
-                canvas, file, caption, figures.alternative_text(title, subtitle, labels), source, test.leaky
-            )
-        )
-
-    question = endpoint_title(reporter.options, endpoint)
-    roc = rows_of("roc.csv")
-    if roc is not None:
-        curves = _curves(reporter, roc, ("fpr", "tpr"), metrics, (endpoint, unit, "auc"))
-        title = f"ROC: {question}"
-        undrawn = {*(reporter.options.classes if endpoint == CLASSES else [""])} - {*roc["class"]}
-        lost += [
-            f"no ROC of {name or endpoint}: undefined without cases of both kinds" for name in sorted(undrawn)
-        ]
-        add(figures.roc(curves, title, subtitle, test.leaky), "roc", title, [c.label for c in curves])
-    pr = rows_of("pr.csv")
-    if pr is not None:
-        curves = _curves(
-            reporter, pr, ("recall", "precision"), metrics, (endpoint, unit, "average_precision")
-        )
-        title = f"Precision and recall: {question}"
-        add(
-            figures.precision_recall(curves, title, subtitle, test.leaky),
-            "pr",
-            title,
-            [c.label for c in curves],
-        )
-    calibration = rows_of("calibration.csv")
-    if calibration is not None:
-        title = f"Calibration: {question}"
-        panels = {name or endpoint: bins for name, bins in _by_class(reporter, calibration)}
-        add(figures.calibration(panels, title, subtitle, test.leaky), "calibration", title)
-    counts = rows_of("confusion.csv")
-    if counts is not None:
-        title = f"Confusion matrix: {question}"
-        matrix = confusion_matrix(counts, reporter.options.classes)
-        # What lacks a reference or an answer is in the table below; the figure shows what accuracy is made of.
-        rows = [t for t in matrix.index if t in reporter.options.classes]
-        square = matrix.loc[rows, [a for a in matrix.columns if a not in NO_ANSWER]]
-        add(figures.confusion(square, title, subtitle, test.leaky), "confusion", title)
+    counts = asked.rows("confusion.csv")
+    if not counts.empty:
+        matrix = confusion_matrix(counts, options.classes)
+        drawn.append(block(_confusion(asked, matrix, options.classes)))
         path = reporter.results.accuracy_path(test, cohort, "confusion.csv")
         confusion = [
             tables.confusion_table(
                 matrix,
-                reporter.noun(cohort) if unit == "patient" else "images",
-                f"{who}: confusion matrix, {endpoint}, {unit_title(unit, reporter.noun(cohort))}",
+                asked.counted,
+                f"{who}: confusion matrix, {endpoint}, {unit_title(unit, noun)}",
                 reporter.sources(path),
                 test.leaky,
             )
         ]
-    notes: list[page.Block] = [page.Text(lost, "warning")] if lost else []
+    notes: list[page.Block] = [page.Text(asked.lost, "warning")] if asked.lost else []
     return [*([page.Figures(drawn)] if drawn else []), *confusion, *notes]
 
 
-def _by_class(reporter: Reporter, rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Return the rows of each class, in the study's order."""
-    order = {name: i for i, name in enumerate(reporter.options.classes)}
-    names = sorted(rows["class"].unique(), key=lambda c: order.get(c, -1))
-    return [(name, rows[rows["class"].eq(name)]) for name in names]
+def _cutoff(reporter: Reporter, test: IndexTest, endpoint: str) -> str:
+    """Say what the operating point of an endpoint is."""
+    if endpoint == CLASSES:
+        return "class with the largest probability"
+    positive = reporter.options.endpoints[endpoint].positive
+    threshold = locked_threshold(reporter.results.lock(test), endpoint, positive, reporter.unit)
+    return f"locked cut-off {tables.number(threshold)}"
 
 
-def _curves(
-    reporter: Reporter,
-    rows: pd.DataFrame,
-    columns: tuple[str, str],
-    metrics: pd.DataFrame,
-    which: tuple[str, str, str],
-) -> list[figures.Curve]:
-    endpoint, unit, metric = which
-    curves = []
-    for name, points in _by_class(reporter, rows):
-        row = tables.primary_row(metrics, endpoint, unit, metric, name) or tables.primary_row(
-            metrics, endpoint, unit, metric
-        )
-        label = f"{name or endpoint}: {tables.METRICS[metric]} {short(row)}"
-        curves.append(figures.Curve(label, points[columns[0]].to_numpy(), points[columns[1]].to_numpy()))
-    return curves
-
-
-def short(row: Mapping[str, Any] | None) -> str:
-    """Return estimate and interval for a legend."""
-    if row is None:
-        return tables.MISSING
-    if row["low"] != row["low"] or row["high"] != row["high"]:
-        return f"{tables.number(row['estimate'])} (no interval)"
-    return f"{tables.number(row['estimate'])} ({tables.number(row['low'])} to {tables.number(row['high'])})"
+def _confusion(asked: Asked, matrix: pd.DataFrame, classes: Sequence[str]) -> Drawing:
+    """Draw what accuracy is made of: units with a reference and an answer; the table has the others as well."""
+    title = f"Confusion matrix: {asked.question}"
+    rows = [t for t in matrix.index if t in classes]
+    square = matrix.loc[rows, [a for a in matrix.columns if a not in NO_ANSWER]]
+    words = [
+        f"reference {truth}: {', '.join(f'{n} {answer}' for answer, n in row.items())}"
+        for truth, row in square.iterrows()
+    ]
+    return Drawing(
+        "confusion",
+        figures.confusion(square, title, asked.subtitle, asked.leaky),
+        title,
+        drawing.alternative_text(title, asked.subtitle, words),
+        ["confusion.csv"],
+    )
 
 
 def n_text(metrics: pd.DataFrame, endpoint: str, unit: str, noun: str) -> str:

@@ -24,7 +24,9 @@ from marrowflow.config import (
     read_options,
 )
 from marrowflow.files import write_table
-from marrowflow.reporting import figures, page, tables
+from marrowflow.reporting import drawing, page, tables
+from marrowflow.reporting.accuracy_figures import short
+from marrowflow.reporting.forest import Estimate, forest
 from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_csv, read_json
 from marrowflow.reporting.sections import (
     CommonOptions,
@@ -45,11 +47,11 @@ from marrowflow.reporting.sections import (
     lock_blocks,
     missing,
     record_section,
-    short,
     stem,
     surrogate_cohorts,
     unit_title,
 )
+from marrowflow.reporting.training_figure import training_curves
 
 log = logging.getLogger(__name__)
 
@@ -223,14 +225,18 @@ def _glance_blocks(reporter: Reporter, test: IndexTest, external: Sequence[Cohor
         )
         for endpoint in reporter.endpoints
     ]
-    return [_forest(reporter, test, names, metrics), *blocks]
+    return [_forest(reporter, test, names, metrics, warnings), *blocks]
 
 
 def _forest(
-    reporter: Reporter, test: IndexTest, names: dict[str, str], metrics: dict[str, pd.DataFrame | None]
+    reporter: Reporter,
+    test: IndexTest,
+    names: dict[str, str],
+    metrics: dict[str, pd.DataFrame | None],
+    warnings: dict[str, pd.DataFrame | None],
 ) -> page.Figure:
     endpoint, unit = reporter.endpoints[0], reporter.unit
-    panels: dict[str, list[figures.Estimate]] = {}
+    panels: dict[str, list[Estimate]] = {}
     records = []
     for metric, of in tables.headline(endpoint):
         title = tables.metric_title(metric, of)
@@ -239,7 +245,11 @@ def _forest(
             value = {k: float(row[k]) if row else float("nan") for k in ("estimate", "low", "high")}
             n = tables.whole(row["n_patients" if unit == "patient" else "n_cases"]) if row else tables.MISSING
             made_of = (tables.share(row) if row else "") or f"n = {n}"
-            panels.setdefault(title, []).append(figures.Estimate(who, made_of, short(row), **value))
+            lacking = value["low"] != value["low"] or value["high"] != value["high"]
+            why = tables.warnings_of(warnings[name], endpoint, unit, metric, of) if row and lacking else []
+            reason = "; ".join(why).replace(tables.PATIENTS, reporter.noun(name))
+            estimate = Estimate(who, made_of, short(row), **value, reason=reason)
+            panels.setdefault(title, []).append(estimate)
             records.append({"cohort": name, "metric": metric, "class": of, "of": made_of, **value})
     file = stem("forest", *leaky_suffix(test))
     path = reporter.folder / f"{file}.csv"
@@ -257,10 +267,10 @@ def _forest(
     )
     labels = [f"{metric}: {e.name} ({e.n}) {e.value}" for metric, rows in panels.items() for e in rows]
     return reporter.draw(
-        figures.forest(panels, title, subtitle, test.leaky),
+        forest(panels, title, subtitle, test.leaky),
         file,
         f"{title}. {subtitle}.",
-        figures.alternative_text(title, subtitle, labels),
+        drawing.alternative_text(title, subtitle, labels),
         reporter.sources(path),
         test.leaky,
     )
@@ -351,10 +361,10 @@ def _training_figure(
     )
     kept = {fold: card["best_epoch"] for fold, card in cards.items() if "best_epoch" in card}
     return reporter.draw(
-        figures.training_curves(histories, kept, title, subtitle, test.leaky),
+        training_curves(histories, kept, title, subtitle, test.leaky),
         file,
         f"{title}. {subtitle}.",
-        figures.alternative_text(title, subtitle),
+        drawing.alternative_text(title, subtitle),
         reporter.sources(path),
         test.leaky,
     )

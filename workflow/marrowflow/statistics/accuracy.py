@@ -2,10 +2,16 @@
 
     python -m marrowflow statistics.accuracy --predictions P.parquet --unit patient --positive AML --out DIR
 
-writes to DIR ``metrics.csv`` (one row a metric and interval method), ``confusion.csv``,
-``roc.csv``, ``pr.csv``, ``calibration.csv`` and ``warnings.csv`` (what is missing and why, what to be wary of).
+writes to DIR
 
-Units without a truth or without an answer of the index test stand in ``confusion.csv`` and nowhere else.
+- ``metrics.csv``: one row a metric and interval method;
+- ``confusion.csv``: the cross-tabulation of all units; ``indeterminate.csv``: accuracy three ways;
+- ``roc.csv``, ``roc_band.csv``, ``pr.csv``, ``calibration.csv``, ``score_histogram.csv``: curves;
+- ``operating_points.csv``, ``predictive_values.csv``, ``decision.csv``, ``calibration_measures.csv``, ``differential.csv``:
+  what reports print beside the metrics;
+- ``warnings.csv``: what is missing and why, what to be wary of.
+
+Units without a truth or without an answer of the index test stand in ``confusion.csv`` and ``indeterminate.csv`` only.
 
 Where neither the options nor probability columns name the classes, they are those that occur and the
 endpoints' positive ones; what needs a class that never occurs is then undefined, and no error.
@@ -35,7 +41,7 @@ from marrowflow.predictions import (
 )
 from marrowflow.statistics.bootstrap import resample
 from marrowflow.statistics.cases import Units, gather_units, select_index_test
-from marrowflow.statistics.curves import calibration_bins, pr_points, roc_points
+from marrowflow.statistics.curves import calibration_bins, pr_points, roc_points, score_histogram
 from marrowflow.statistics.differential import SHARE_COLUMNS, shares
 from marrowflow.statistics.endpoints import (
     Endpoints,
@@ -51,12 +57,19 @@ from marrowflow.statistics.endpoints import (
 )
 from marrowflow.statistics.evaluation import Evaluation
 from marrowflow.statistics.indeterminate import three_analyses
+from marrowflow.statistics.measures import TABLES, measure_beside, measure_tables
 from marrowflow.statistics.rows import WARNING_COLUMNS, Place, metric_rows, resampled_metrics
 
 _CURVES = {
     "roc": ("fpr", "tpr", "threshold"),
     "pr": ("recall", "precision", "threshold"),
     "calibration": ("bin", "n", "mean_predicted", "observed", "low", "high"),
+    "score_histogram": ("low", "high", "positives", "negatives"),
+}
+_COLUMNS = {
+    **{kind: ("endpoint", "unit", "class", *columns) for kind, columns in _CURVES.items()},
+    **TABLES,
+    "differential": SHARE_COLUMNS,
 }
 
 
@@ -69,6 +82,12 @@ class Tables:
     roc: pd.DataFrame
     pr: pd.DataFrame
     calibration: pd.DataFrame
+    score_histogram: pd.DataFrame
+    calibration_measures: pd.DataFrame
+    decision: pd.DataFrame
+    predictive_values: pd.DataFrame
+    operating_points: pd.DataFrame
+    roc_band: pd.DataFrame
     indeterminate: pd.DataFrame
     differential: pd.DataFrame
     warnings: pd.DataFrame
@@ -120,10 +139,16 @@ def measure(
             answers = answers_of(rows, name, positive, lock)
             evaluation = evaluate(rows, answers, positive, predictions.one_vs_rest, place)
             warn_of_few(evaluation, positive, clusters, place)
-            people = evaluation.sample.n_patients
+            beside = measure_beside(evaluation, place, settings)
             resampled = resample(
-                [evaluation], resampled_metrics(evaluation), people, settings, f"bootstrap {name} {unit}"
+                [evaluation, *beside.statistics],
+                [*resampled_metrics(evaluation), *beside.resampled(evaluation)],
+                evaluation.sample.n_patients,
+                settings,
+                f"bootstrap {name} {unit}",
             )
+            for topic, rows_of in measure_tables(beside, evaluation, resampled, place, settings).items():
+                parts[topic].append(rows_of)
             parts["metrics"].append(metric_rows(evaluation, resampled, place, settings))
             parts["confusion"].append(_confusion(rows, answers, positive, place))
             parts["indeterminate"].append(three_analyses(rows, answers, positive, place, settings.confidence))
@@ -131,8 +156,7 @@ def measure(
                 parts["differential"].append(shares(evaluation.sample, place, settings.confidence))
             for kind in _CURVES:
                 parts[kind].append(_curve(kind, evaluation, place, settings.confidence))
-    parts["differential"] = parts["differential"] or [pd.DataFrame(columns=list(SHARE_COLUMNS))]
-    joined = {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items()}
+    joined = {name: _joined(tables, _COLUMNS.get(name, ())) for name, tables in parts.items()}
     return Tables(**joined, warnings=pd.DataFrame(notes, columns=list(WARNING_COLUMNS)))
 
 
@@ -205,12 +229,16 @@ def _curve(kind: str, evaluation: Evaluation, place: Place, confidence: float) -
     sample = evaluation.sample
     found = [pd.DataFrame(columns=["endpoint", "unit", "class", *_CURVES[kind]])]
     for question in evaluation.questions:
-        if question.score is None or (kind == "calibration" and not question.is_probability):
+        if question.score is None or (
+            kind in ("calibration", "score_histogram") and not question.is_probability
+        ):
             continue
         if kind == "roc":
             points = roc_points(question.score, question.positive)
         elif kind == "pr":
             points = pr_points(question.score, question.positive)
+        elif kind == "score_histogram":
+            points = score_histogram(question.score, question.positive)
         else:
             points = calibration_bins(
                 question.score, question.positive, sample.patient, sample.n_patients, confidence
@@ -219,5 +247,10 @@ def _curve(kind: str, evaluation: Evaluation, place: Place, confidence: float) -
         points.insert(1, "unit", place.unit)
         points.insert(2, "class", question.name)
         found.append(points)
-    filled = [points for points in found if len(points)]
-    return pd.concat(filled, ignore_index=True) if filled else found[0]
+    return _joined(found, found[0].columns)
+
+
+def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """Join tables; where all are empty, and do not tell the types of their columns, return no rows of ``columns``."""
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))

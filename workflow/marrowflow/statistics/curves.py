@@ -12,6 +12,8 @@ MOST_BINS = 10
 
 LEAST_ROWS = 5
 
+HISTOGRAM_BINS = 20
+
 
 def roc_points(scores: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
     """Return fpr, tpr and threshold (positive at or above it; inf for the first), without points half-way between others.
@@ -49,6 +51,18 @@ def pr_points(scores: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
             "precision": np.append(tp / (tp + fp), 1.0),
             "threshold": np.append(threshold, np.inf),
         }
+    )
+
+
+def score_histogram(scores: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
+    """Return how many positives and negatives score in each of `HISTOGRAM_BINS` equal parts of 0 to 1.
+
+    Columns low, high, positives, negatives. A bin holds its lower edge, the last one both.
+    """
+    edges = np.arange(HISTOGRAM_BINS + 1) / HISTOGRAM_BINS
+    counts = [np.histogram(scores[side], edges)[0] for side in (positive, ~positive)]
+    return pd.DataFrame(
+        {"low": edges[:-1], "high": edges[1:], "positives": counts[0], "negatives": counts[1]}
     )
 
 

@@ -158,10 +158,10 @@ class Evaluation:
         if not name or name == MACRO:
             wanted: Sequence[str] = _ONE_GROUP.get(metric, ()) if self.is_binary else tuple(self.groups)
             return {g: self.groups[g] for g in wanted or self.groups}
-        rest = self.sample.truth != self.sample.classes.index(name)
+        _, fp, _, tn = self._cells_of(name).T
         sides = {
             "positive": (name, self.groups[name]),
-            "negative": (f"other classes than {name}", len(np.unique(self.sample.patient[rest]))),
+            "negative": (f"other classes than {name}", int((fp + tn > 0).sum())),
         }
         return dict(sides[side] for side in _ONE_GROUP.get(metric, ("positive", "negative")))
 

@@ -180,14 +180,16 @@ def measure_rows(
 ) -> pd.DataFrame:
     """Return rows of what is measured beside the metrics, with `MEASURE_COLUMNS`.
 
-    One row a number and interval method, the one to be printed first and primary: the resampled ones, then
-    those in ``closed`` form. The method is ``none`` where there is no interval.
+    One row a number and interval method, the one to be printed first and primary: that in ``closed`` form where
+    there is one, else BCa, else the percentile interval. The method is ``none`` where there is no interval.
     """
     rows: list[dict[str, Any]] = []
     for key, estimate in estimates.items():
         metric, name, at = key
         bootstrapped = resampled.get(key, Bootstrapped([], 0))
-        found = _in_order([*bootstrapped.intervals, *closed.get(key, ())], _RESAMPLED)
+        in_closed_form = closed.get(key, ())
+        preferred = (*(i.method for i in in_closed_form), *_RESAMPLED)
+        found = _in_order([*in_closed_form, *bootstrapped.intervals], preferred)
         rows += [
             {"metric": metric, "class": name, "at": np.nan if at is None else at, "estimate": estimate, **row}
             for row in _interval_rows(found, key in resampled, bootstrapped, sample, place, settings)

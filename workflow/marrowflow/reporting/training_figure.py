@@ -1,0 +1,78 @@
+"""How a network was trained: loss and accuracy by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
+
+from marrowflow.reporting.drawing import INK, PALETTE, WIDTH, Sheet, legend_height, ruled, styled
+
+
+def training_curves(
+    histories: Mapping[str, pd.DataFrame],
+    kept: Mapping[str, int],
+    title: str,
+    subtitle: str,
+    leaky: bool = False,
+) -> Canvas:
+    """Draw loss and accuracy by epoch, one line a fold, training and validation in two colours.
+
+    Parameters
+    ----------
+    histories
+        Fold → rows with epoch, train_loss, train_accuracy, validation_loss, validation_accuracy (NaN without
+        a validation part).
+    kept
+        Fold → epoch whose network was kept; it is marked. Folds may be left out.
+    title, subtitle
+        What is shown, and its n.
+    leaky
+        Stamp the figure.
+    """
+    height, gap = 150.0, 26.0
+    styles: dict[str, dict[str, Any]] = {
+        "train": {"color": PALETTE[0], "linestyle": "--", "linewidth": 1.3},
+        "validation": {"color": PALETTE[1], "linestyle": "-", "linewidth": 1.3},
+    }
+    mark: dict[str, Any] = {
+        "color": INK,
+        "linestyle": "none",
+        "marker": "D",
+        "ms": 5,
+        "mfc": "white",
+        "mew": 1.2,
+    }
+    validated = any(h["validation_loss"].notna().any() for h in histories.values())
+    entries = [
+        ("training images (augmented where planned)", styles["train"]),
+        ("validation images", styles["validation"]),
+    ]
+    if kept:
+        entries.append((f"kept epoch ({'lowest validation loss' if validated else 'the last one'})", mark))
+    last = max(float(h["epoch"].max()) for h in histories.values())
+    first = min(float(h["epoch"].min()) for h in histories.values())
+    with styled():
+        legend = legend_height(entries)
+        sheet = Sheet.start(title, subtitle, 2 * height + gap + 46 + legend, leaky)
+        for i, (quantity, name) in enumerate((("loss", "loss (cross-entropy)"), ("accuracy", "accuracy"))):
+            axes = sheet.panel(54, WIDTH - 66, height, 4 + i * (height + gap))
+            for fold, history in histories.items():
+                for part, style in styles.items():
+                    # A single epoch makes no line: show it as a point.
+                    marker: dict[str, Any] = {"marker": "o", "ms": 4} if len(history) == 1 else {}
+                    axes.plot(history["epoch"], history[f"{part}_{quantity}"], alpha=0.8, **style, **marker)
+                own = history[history["epoch"].eq(kept.get(fold))]
+                part = "validation" if validated else "train"
+                axes.plot(own["epoch"], own[f"{part}_{quantity}"], zorder=3, clip_on=False, **mark)
+            axes.set_xlim(first - 0.3, last + 0.3)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            axes.set_ylabel(name)
+            ruled(axes)
+            if quantity == "accuracy":
+                axes.set(ylim=(-0.02, 1.02), xlabel="epoch")
+        sheet.legend(entries, 2 * height + gap + 48)
+    return sheet.figure
