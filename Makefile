@@ -66,6 +66,7 @@ bench: $(VENV)/installed $(PEERS)/installed
 
 coverage: $(VENV)/installed
 	python tests/benchmarks/simulate_coverage.py --simulations 10000 --out docs/coverage.csv
+	python tests/benchmarks/simulate_coverage.py --out docs/coverage.csv --write docs/statistics.md
 
 data/%/cohorts.tsv: tests/real_data.py
 	python tests/real_data.py $* --shared $(SHARED) --out data/$*

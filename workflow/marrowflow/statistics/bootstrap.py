@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from marrowflow.cli import progress
 from marrowflow.config import Accuracy
 
 MOST_UNDEFINED = 0.05
 """An interval is suppressed where more than this share of the replicates is undefined."""
+
+_ROUNDING = 1e-12
 
 # Weights drawn at a time: 8 MB of integers.
 _ENTRIES_AT_ONCE = 1 << 20
@@ -169,15 +171,17 @@ def _bca_tails(
     estimate: float, ascending: np.ndarray, influence: np.ndarray, tails: np.ndarray
 ) -> np.ndarray | None:
     """Return the quantiles that BCa reads instead of ``tails``, or None where they do not exist."""
-    below = np.searchsorted(ascending, estimate, "left") + np.searchsorted(ascending, estimate, "right")
+    # What is equal in exact arithmetic, such as a difference of two shares, must count as equal.
+    near = _ROUNDING * max(1.0, abs(estimate))
+    below = np.searchsorted(ascending, estimate - near) + np.searchsorted(ascending, estimate + near, "right")
     share = below / (2 * len(ascending))
     spread = (influence**2).sum()
     if not 0 < share < 1 or not np.isfinite(spread) or spread == 0:
         return None
-    bias = norm.ppf(share)
+    bias = ndtri(share)
     acceleration = (influence**3).sum() / (6 * spread**1.5)
-    z = bias + norm.ppf(tails)
+    z = bias + ndtri(tails)
     stretch = 1 - acceleration * z
     if (stretch <= 0).any():
         return None
-    return norm.cdf(bias + z / stretch)
+    return ndtr(bias + z / stretch)

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from marrowflow.statistics.bootstrap import Interval
 from marrowflow.statistics.cases import Sample
 from marrowflow.statistics.evaluation import Evaluation, Question
-from marrowflow.statistics.intervals import wilson_clustered
+from marrowflow.statistics.intervals import ratio_correlation, wilson_clustered
 from marrowflow.statistics.metrics import one_against_rest, ratio
 from marrowflow.statistics.tallies import in_portions, tally
 
@@ -161,9 +161,7 @@ class PredictiveValues:
         if first is None or second is None or not (above.any() or below.any()):
             return None
         x, y = above.sum() / of_above.sum(), below.sum() / of_below.sum()
-        from_x, from_y = above - x * of_above, below - y * of_below
-        lengths = np.sqrt((from_x**2).sum() * (from_y**2).sum())
-        correlation = from_x @ from_y / lengths if lengths > 0 else 0.0
+        correlation = ratio_correlation((above, of_above), (below, of_below))
         low, high = mover_ratio((x, first), (y, second), correlation)
         return Interval("mover_wilson_neff", float(1 / (1 + high * odds)), float(1 / (1 + low * odds)))
 

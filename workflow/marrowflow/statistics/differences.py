@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, t
 
 from marrowflow.cli import progress
 from marrowflow.config import Accuracy
 from marrowflow.statistics.bootstrap import Bootstrapped, Interval, bootstrap_intervals, draw_weights
 from marrowflow.statistics.evaluation import Evaluation, Key
 from marrowflow.statistics.hypotheses import PValue, holm, paired_proportions, rao_scott, wald
-from marrowflow.statistics.intervals import welch_freedom
+from marrowflow.statistics.intervals import difference_jackknife, difference_mover, difference_wald
 from marrowflow.statistics.metrics import MACRO, MICRO
 from marrowflow.statistics.ranking import AucPulls
 from marrowflow.statistics.rows import METRICS, Place
@@ -149,10 +148,10 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
 
     Notes
     -----
-    Exactly one row of a metric and class is primary, and it alone has the test and its p-value: of AUCs and proportions
-    the jackknife interval (`_jackknife`: simulated, the bootstrap of their differences covers too little where patients
-    are few), of other metrics the BCa interval, where BCa is undefined the percentile interval, else a row with the
-    method ``none`` and a warning that says why.
+    Exactly one row of a metric and class is primary, and it alone has the test and its p-value: of proportions
+    `difference_mover`, of AUCs `difference_jackknife` (simulated, the bootstrap of their differences covers too little
+    where patients are few), of other metrics the BCa interval, where BCa is undefined the percentile interval, else a row
+    with the method ``none`` and a warning that says why.
 
     The acceleration of BCa comes from the patients' pulls on the difference: of the same patients the difference of
     the two pulls; of different patients the pulls of both sides in one list, each as empirical influence over its side's
@@ -169,22 +168,18 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
         difference = a.estimates[key] - b.estimates[key]
         problem = "undefined: a denominator is 0 in this sample" if np.isnan(difference) else ""
         problem = problem or a.too_few[key] or b.too_few[key]
-        bootstrapped, test, closed = Bootstrapped([], 0), PValue("", np.nan), None
+        bootstrapped, test, first, last = Bootstrapped([], 0), PValue("", np.nan), None, None
         if not problem:
             bootstrapped = _bootstrap(a, b, key, paired, settings.confidence)
-            test, closed = _test(a, b, key, paired, settings.confidence)
-            problem = bootstrapped.problem
-        jackknife = (
-            None
-            if problem and not bootstrapped.problem
-            else _jackknife(a, b, key, paired, settings.confidence)
-        )
-        found = [i for i in (jackknife, *bootstrapped.intervals, closed) if i is not None]
-        if jackknife is None and not bootstrapped.intervals:
+            test, last = _test(a, b, key, paired, settings.confidence)
+            first = _closed_form(a, b, key, paired, settings.confidence)
+            problem = "" if first else bootstrapped.problem
+        found = [i for i in (first, *bootstrapped.intervals, last) if i is not None]
+        if first is None and not bootstrapped.intervals:
             found.insert(0, Interval("none", np.nan, np.nan))
-        if problem and jackknife is None:
+        if problem:
             place.warn(f"{pair}: {problem}", key)
-        elif key in a.fixed | b.fixed:
+        elif key in a.fixed | b.fixed and found[0].method != "mover_wilson_neff":
             place.warn(
                 f"{pair}: at 0 % or 100 % on one side, where no resample moves it: the interval is too narrow",
                 key,
@@ -258,44 +253,21 @@ def _bootstrap(a: Measured, b: Measured, key: Key, paired: bool, confidence: flo
     return bootstrap_intervals(a.estimates[key] - b.estimates[key], mine - theirs, pulls, confidence)
 
 
-def _jackknife(a: Measured, b: Measured, key: Key, paired: bool, confidence: float) -> Interval | None:
-    """Return the interval of a difference of AUCs or proportions by leaving patients out; None of others, or without spread.
-
-    Notes
-    -----
-    difference ± t √variance, cut at -1 and 1, with the variance (P - 1)/P Σ (pull of patient p)² (Arvesen 1969, Ann
-    Math Stat 40:2076). Of the same patients the pulls are those on the difference, the degrees of freedom one
-    less than the patients who can move it (of an AUC: those of the rarer class); of different patients the two
-    variances are added, with Welch's degrees of freedom.
-    """
-    fewest = [n for n in (_fewest(a, key), _fewest(b, key)) if n is not None]
-    if len(fewest) < 2:
-        return None
-    of_a, of_b = a.pulls[key], b.pulls[key]
-    if paired:
-        variance, freedom = _jackknife_variance(of_a - of_b), float(min(fewest) - 1)
-    else:
-        parts = [(_jackknife_variance(p), n) for p, n in zip((of_a, of_b), fewest, strict=True)]
-        variance, freedom = sum(v for v, _ in parts), welch_freedom(*parts) or 0.0
-    if not variance > 0 or freedom < 1:
-        return None
-    difference = a.estimates[key] - b.estimates[key]
-    half = t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
-    return Interval("jackknife_t", float(max(-1.0, difference - half)), float(min(1.0, difference + half)))
-
-
-def _jackknife_variance(pulls: np.ndarray) -> float:
-    return float((len(pulls) - 1) / len(pulls) * (pulls**2).sum())
-
-
-def _fewest(side: Measured, key: Key) -> int | None:
-    """Return how many patients can move an AUC (the rarer class's) or a proportion; None of other metrics."""
-    if key in side.proportions:
-        return int((side.proportions[key][1] > 0).sum())
+def _closed_form(a: Measured, b: Measured, key: Key, paired: bool, confidence: float) -> Interval | None:
+    """Return the interval of a difference of proportions, or of AUCs; None of other metrics, or without spread."""
+    if key in a.proportions:
+        return difference_mover(a.proportions[key], b.proportions[key], paired, confidence)
     if key[0] != "auc":
         return None
-    names = side.classes if key[1] == MACRO else [key[1]]
-    return min(side.aucs[name].fewest for name in names)
+    fewest = [_fewest(side, key[1]) for side in (a, b)]
+    of_a, of_b = a.pulls[key], b.pulls[key]
+    parts = [(of_a - of_b, min(fewest))] if paired else list(zip((of_a, of_b), fewest, strict=True))
+    return difference_jackknife(a.estimates[key] - b.estimates[key], parts, confidence)
+
+
+def _fewest(side: Measured, name: str) -> int:
+    """Return how many patients can move an AUC: those of the rarer class."""
+    return min(side.aucs[n].fewest for n in (side.classes if name == MACRO else [name]))
 
 
 def _scaled(pulls: np.ndarray) -> np.ndarray:
@@ -315,7 +287,7 @@ def _test(
         variance = of_a.minus(of_b).variance() if paired else of_a.variance() + of_b.variance()
         difference = a.estimates[key] - b.estimates[key]
         method = "delong" if a.alone and b.alone else "obuchowski"
-        return wald(method, difference, variance), _symmetric(method, difference, variance, confidence)
+        return wald(method, difference, variance), difference_wald(method, difference, variance, confidence)
     if metric in _TESTED_PROPORTIONS:
         of_units, units = a.proportions[key]
         against, units_against = b.proportions[key]
@@ -323,11 +295,3 @@ def _test(
             return paired_proportions(of_units, against, units), None
         return rao_scott(of_units, units, against, units_against), None
     return PValue("", np.nan), None
-
-
-def _symmetric(method: str, difference: float, variance: float, confidence: float) -> Interval | None:
-    """Return difference ± z √variance, cut at -1 and 1; None without a variance."""
-    if not variance > 0:
-        return None
-    half = norm.ppf((1 + confidence) / 2) * np.sqrt(variance)
-    return Interval(method, float(max(-1.0, difference - half)), float(min(1.0, difference + half)))
