@@ -68,6 +68,8 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_known_one(sectio
         ({"classes": ["healthy"]}, "classes"),
         ({"classes": ["healthy", "healthy"]}, "stands twice"),
         ({"classes": ["healthy", "missing"]}, "reserved"),
+        ({"classes": ["healthy", "Not_done"]}, "reserved for cases without an answer"),
+        ({"classes": ["AML", "aml"]}, "small and capital letters alike"),
         ({"classes": ["healthy", "macro"]}, "averages"),
         ({"classes": ["healthy", "NaN"]}, "reads like a missing value"),
         ({"classes": ["healthy", "AML "]}, "ends in a space"),

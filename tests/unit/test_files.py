@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from marrowflow.cli import progress
+from marrowflow.errors import UserError
 from marrowflow.files import sha256_of, write_json, write_table, written_whole
 
 WORKFLOW = Path(__file__).parents[2] / "workflow"
@@ -22,6 +23,12 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         raise RuntimeError("killed")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["result.csv"]
+
+
+def test_a_folder_that_cannot_be_made_is_a_users_error(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(UserError, match=r"cannot be written .*choose another folder"):
+        write_table(tmp_path / "file" / "t.csv", pd.DataFrame({"x": [1]}))
 
 
 def test_tables_and_json_are_written_under_folders_that_are_made(tmp_path):

@@ -139,3 +139,229 @@ def test_classes_are_declared_or_merely_seen():
     assert check_predictions(rows(p_AML=[1, 1, 0], p_ALL=[0, 0, 1])).declared
     with pytest.raises(UserError, match="nothing can be counted"):
         check_predictions(pd.DataFrame({"truth": ["missing"], "predicted": [""], "status": ["not_done"]}))
+
+
+def complaint_about(table, *arguments, **named):
+    with pytest.raises(UserError) as refused:
+        check_predictions(table, *arguments, **named)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["macro", "micro", "indeterminate", "not_done", "Missing", "Inconclusive"])
+def test_names_that_tables_use_otherwise_are_no_classes(name):
+    labels = pd.DataFrame({"truth": ["a", "b"], "predicted": ["a", name]})
+    said = complaint_about(labels)
+    assert f"column 'predicted', row 2: a class cannot be called '{name}'" in said
+    assert "rename the class" in said
+    columns = pd.DataFrame({"truth": ["a", "a"], "p_a": [0.5, 1], f"p_{name}": [0.5, 0]})
+    assert f"column 'p_{name}': a class cannot be called" in complaint_about(columns)
+    declared = pd.DataFrame({"truth": ["a", "b"], "predicted": ["a", "b"]})
+    assert "the option classes: a class cannot be called" in complaint_about(declared, ["a", "b", name])
+
+
+def test_a_prediction_called_missing_is_told_where_it_belongs():
+    said = complaint_about(pd.DataFrame({"truth": ["a", "b"], "predicted": ["a", "missing"]}))
+    assert "predicted 'missing' (first in row 2)" in said
+    assert "leave it empty, with a status of 'indeterminate' or 'not_done'" in said
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("AML", "aml"),
+        ("acute  leukaemia", "Acute leukaemia"),
+        ("1", "1.0"),
+        ("7", "07"),
+        ("\u00c4", "A\u0308"),
+    ],
+)
+def test_classes_that_differ_in_writing_only_are_refused(one, other):
+    labels = pd.DataFrame({"truth": [one, "b", one], "predicted": [one, "b", other]})
+    said = complaint_about(labels)
+    assert f"{one!r} (column 'truth', row 1)" in said
+    assert f"{other!r} (column 'predicted', row 3)" in said
+    assert "write them alike" in said
+    # Of declared classes one is right.
+    said = complaint_about(labels, [one, "b"])
+    assert f"predicted {other!r} (first in row 3) is no class of" in said
+    assert f"did you mean {one!r}?" in said
+    assert "named twice" in complaint_about(labels, [one, other, one, "b"])
+
+
+def test_blanks_around_labels_are_no_part_of_them():
+    table = pd.DataFrame({"truth": ["AML ", " ALL", "\tmissing"], "predicted": ["AML", "ALL ", "AML"]})
+    checked = check_predictions(table)
+    assert checked.classes == ["ALL", "AML"]
+    assert checked.table["truth"].tolist() == ["AML", "ALL", "missing"]
+    assert checked.table["predicted"].tolist() == ["AML", "ALL", "AML"]
+    blank = pd.DataFrame({"truth": ["a", "b"], "predicted": ["a", "  "]})
+    assert "row 2: 'predicted' is empty" in complaint_about(blank)
+
+
+@pytest.mark.parametrize(
+    ("truth", "read"),
+    [
+        ([1, 0, None], ["1", "0", "missing"]),
+        (["1.0", "0.0", "inconclusive"], ["1", "0", "inconclusive"]),
+        ([12.0, -1.0, 12.0], ["12", "-1", "12"]),
+        (["1.0", "0.5", "1.0"], ["1.0", "0.5", "1.0"]),
+        (["1.0", "b", "1.0"], ["1.0", "b", "1.0"]),
+    ],
+)
+def test_whole_numbers_lose_their_zero_where_all_are_such(truth, read):
+    table = pd.DataFrame({"truth": truth, "predicted": [read[0], read[1], read[0]]})
+    assert check_predictions(table).table["truth"].tolist() == read
+
+
+def test_declared_classes_keep_their_zero():
+    table = pd.DataFrame({"truth": [1.0, 0.0], "p_0.0": [0.25, 0.5], "p_1.0": [0.75, 0.5]})
+    assert check_predictions(table).table["truth"].tolist() == ["1.0", "0.0"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+        ("truth,predicted\na,a,c\nb,b,c\n", "line 2: number of fields is 3, and the header names 2 columns"),
+        ("truth,predicted\na,a\n\nb\n", "line 4: number of fields is 1, and the header names 2 columns"),
+        ('truth,predicted\n"a\nb",a\nb,b,c\n', "line 4: number of fields is 3"),
+        ('truth,predicted\na,a\nb,"b\n', "quotation mark"),
+        ("truth;predicted\na;a\n", "contains ';'"),
+        ("truth\tpredicted\na\ta\n", "contains a tab"),
+        ("truth,predicted,predicted\na,a,b\n", "column 'predicted' stands twice"),
+        ("Truth, predicted\na,a\n", "column 'Truth': rename it to 'truth'"),
+        ("Truth, predicted\na,a\n", "column ' predicted': rename it to 'predicted'"),
+        ("truth,predicted,Patient ID\na,a,1\n", "column 'Patient ID': rename it to 'patient_id'"),
+        ("truth, p_a,p_ b\na,.5,.5\n", "column ' p_a': rename it to 'p_a', without blanks"),
+        ("truth, p_a,p_ b\na,.5,.5\n", "column 'p_ b': rename it to 'p_b', without blanks"),
+        ("truth,p_a,p_\na,.5,.5\n", "column 'p_' names no class"),
+        ("truth,P_a,P_b\na,.5,.5\n", "rename 'P_a' to 'p_a'"),
+        ("label,predicted\na,a\n", "no column 'truth'; found: label, predicted"),
+    ],
+)
+def test_files_that_cannot_be_read_as_they_were_meant(tmp_path, content, said):
+    path = tmp_path / "table.csv"
+    path.write_text(content)
+    with pytest.raises(UserError) as refused:
+        read_predictions(path)
+    assert said in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", "truth,predicted\na,a\nä,ä\n".encode("latin-1"), "line 3: byte 0xe4 is not UTF-8"),
+        ("t.csv", "truth,predicted\na,a\n".encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
+        ("t.parquet", b"not Parquet", "cannot be read as Parquet"),
+        ("t.parquet", b"", "cannot be read as Parquet"),
+        ("t.tsv", b"truth,predicted\na,a\n", "contains a comma"),
+        ("t.xlsx", b"", ".csv (commas) or .tsv (tabs), not '.xlsx'"),
+    ],
+)
+def test_damaged_files_and_other_encodings_are_refused(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        read_predictions(path)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("T.CSV", "truth,predicted\n01,NA\nNA,01\n"),
+        ("t.tsv", "truth\tpredicted\n01\tNA\nNA\t01\n"),
+        ("bom.csv", "\ufefftruth,predicted\r\n01,NA\r\n\r\nNA,01\r\n"),
+    ],
+)
+def test_tables_of_other_programs_are_read(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    table = read_predictions(path).table
+    assert table[["truth", "predicted"]].to_numpy().tolist() == [["01", "NA"], ["NA", "01"]]
+
+
+@pytest.mark.parametrize(
+    ("p_a", "p_b", "said", "remedy"),
+    [
+        ([90, 20], [10, 80], "row 1: a probability is outside 0..1 (p_a is 90; 2 rows)", "divide by 100"),
+        ([0.5, 3.5], [0.5, -3.5], "row 2: a probability is outside 0..1", "(x - min)/(max - min)"),
+        ([0.5, np.inf], [0.5, 0], "row 2: a probability is outside 0..1 (p_a is inf", "not inf"),
+        (["0.5", "90%"], ["0.5", "10%"], "row 2: p_a '90%' is no number (1 rows)", "write 0.9 for 90%"),
+        (["0.5", "0,9"], ["0.5", "0,1"], "row 2: p_b '0,1' is no number (1 rows)", "decimal point"),
+        (["0.5", "NA"], [0.5, 0.5], "row 2: p_a 'NA' is no number", "between 0 and 1"),
+    ],
+)
+def test_scores_that_are_no_probabilities(p_a, p_b, said, remedy):
+    table = pd.DataFrame({"truth": ["a", "b"], "p_a": p_a, "p_b": p_b})
+    complaint = complaint_about(table)
+    assert said in complaint
+    assert remedy in complaint
+    assert ("divide by 100" in complaint) == (remedy == "divide by 100")
+    assert "is missing" not in complaint
+    # Where there is no answer, nobody reads it.
+    if said.startswith("row 2"):
+        done = table.assign(status=["ok", "not_done"])
+        assert check_predictions(done).table["status"].tolist() == ["ok", "not_done"]
+
+
+def test_of_two_classes_one_probability_is_enough():
+    table = pd.DataFrame({"truth": ["AML", "well", "missing"], "p_AML": [0.75, 0.25, 0.5]})
+    checked = check_predictions(table)
+    assert checked.classes == ["AML", "well"]
+    assert checked.probabilities[:, 1].tolist() == [0.25, 0.75, 0.5]
+    assert checked.table["predicted"].tolist() == ["AML", "well", "AML"]
+    assert (checked.declared, checked.one_vs_rest, len(checked.notes)) == (True, False, 1)
+    # The order of declared classes is theirs, and one that does not occur may be meant.
+    controls = table.assign(truth="well")
+    assert check_predictions(controls, ["well", "AML"]).probabilities[0].tolist() == [0.25, 0.75]
+    assert "the only probability column and no other class occurs" in complaint_about(
+        table.assign(truth="AML")
+    )
+    assert "the only probability column" in complaint_about(controls)
+    three = table.assign(truth=["AML", "well", "ALL"])
+    assert "it is enough of two classes only" in complaint_about(three)
+    scores = complaint_about(table.assign(p_AML=[3.5, -2, 0]))
+    assert "(p_AML is 3.5; 2 rows); rescale scores" in scores
+
+
+def test_a_readers_labels_beside_a_network_with_one_probability(reader_and_network):
+    table = reader_and_network.drop(columns="p_ALL")
+    reader = check_predictions(table, index_test="reader")
+    assert (reader.classes, reader.has_probabilities) == (["AML", "ALL"], False)
+    network = check_predictions(table, index_test="network")
+    assert network.probabilities[:, 1] == pytest.approx([0.1, 0.4, 0.8])
+    assert network.notes == ("network: the only probability column is 'p_AML': 'ALL' has 1 - p_AML",)
+
+
+def test_what_was_taken_for_granted_is_noted():
+    table = pd.DataFrame({"truth": ["a", "b"], "p_a": [0.5, 0.5], "p_b": [0.5, 0.5], "p_value": [0, 0.3]})
+    value, sums = check_predictions(table).notes
+    assert value.startswith("class 'value' (column 'p_value') never occurs as truth or prediction by label")
+    assert sums == "probabilities do not sum to 1 (row 2: 1.3): taken as one-vs-rest"
+    assert check_predictions(table, ["a", "b", "value"]).notes == (sums,)
+    labels = pd.DataFrame({"truth": ["a", "b", "b"], "predicted": ["a", "a", "c"]})
+    assert check_predictions(labels).notes == (
+        "class 'b' occurs only as truth (2 rows), never as prediction",
+        "class 'c' occurs only as prediction (1 rows), never as truth",
+    )
+    assert check_predictions(labels, ["a", "b", "c"]).notes == ()
+    assert check_predictions(rows()).notes == ()
+
+
+@pytest.mark.parametrize(("fold", "shown"), [("x", "x"), (1.5, "1.5"), (np.inf, "inf")])
+def test_folds_are_whole_numbers(fold, shown):
+    said = complaint_about(rows(fold=[0, fold, 1]))
+    assert f"row 2: fold '{shown}' is no whole number (1 rows)" in said
+    assert check_predictions(rows(fold=[0, None, 1.0])).table["fold"].tolist() == [0, -1, 1]
+    assert check_predictions(rows(fold=["0", "", "1"])).table["fold"].tolist() == [0, -1, 1]
+
+
+def test_a_status_in_capitals_is_told_apart():
+    assert "did you mean 'ok'?" in complaint_about(rows(status=["ok", "OK", "ok"]))
+
+
+def test_columns_that_are_numbers_are_kept():
+    assert check_predictions(rows(x=1).rename(columns={"x": 0})).table["0"].tolist() == [1, 1, 1]

@@ -31,6 +31,7 @@ OpenShare = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 RESERVED_TRUTHS = ("missing", "inconclusive")
 RESERVED_CLASSES = ("macro", "micro")
+RESERVED_ANSWERS = ("indeterminate", "not_done")
 RESERVED_COHORTS = ("development", "external", "all")
 
 Unit = Literal["patient", "case"]
@@ -555,13 +556,16 @@ def _not_among(name: str, known: list[str]) -> str:
 
 
 def _refuse_bad_classes(classes: list[str]) -> None:
-    if len(set(classes)) != len(classes):
-        raise ValueError(f"classes: a name stands twice in {classes}")
+    if len({name.casefold() for name in classes}) != len(classes):
+        raise ValueError(f"classes: a name stands twice in {classes}, small and capital letters alike")
+    reserved = {
+        **dict.fromkeys(RESERVED_TRUTHS, "cases without a usable reference standard"),
+        **dict.fromkeys(RESERVED_ANSWERS, "cases without an answer of the index test"),
+        **dict.fromkeys(RESERVED_CLASSES, "averages over classes"),
+    }
     for name in classes:
-        if name in RESERVED_TRUTHS:
-            raise ValueError(f"classes: {name!r} is reserved for cases without a usable reference standard")
-        if name in RESERVED_CLASSES:
-            raise ValueError(f"classes: {name!r} is reserved for averages over classes")
+        if name.casefold() in reserved:
+            raise ValueError(f"classes: {name!r} is reserved for {reserved[name.casefold()]}")
         if name != name.strip() or name.lower() in ("nan", "null", "none", "na", "n/a"):
             raise ValueError(
                 f"classes: {name!r} reads like a missing value or ends in a space; choose another name"

@@ -16,16 +16,26 @@ from typing import Any
 
 import pandas as pd
 
+from marrowflow.errors import UserError
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
 
     The temporary name keeps the suffix, because image and table writers look at it.
-    On any exception the temporary file is removed and ``path`` stays as it was.
+    On any exception the temporary file is removed and ``path`` stays as it was. Raises `UserError` where the folder
+    cannot be made or written to.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another folder") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(
+            f"{path} cannot be written (no permission): choose another folder, or ask for the right"
+        )
     beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         yield beside

@@ -6,6 +6,7 @@ Cohorts: alpha (development), beta (external, smears named), gamma (external, su
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,15 @@ from marrowflow.choices.threshold import digest_of
 from marrowflow.config import Accuracy
 from marrowflow.files import write_json, write_table
 from marrowflow.images.store import StoreWriter
-from marrowflow.predictions import check_predictions, write_predictions
+from marrowflow.predictions import check_predictions, read_predictions, write_predictions
 from marrowflow.splits.optimism import optimism_table
 from marrowflow.statistics.accuracy import measure
+from marrowflow.statistics.compare import Subject, compare_paired
 
 CLASSES = ["healthy", "AML", "ALL", "CML"]
 POSITIVE = ["AML", "ALL", "CML"]
+ENDPOINTS = {"leukaemia": POSITIVE, "classes": None}
+SETTINGS = Accuracy(replicates=100, prevalences=[0.05, 0.2, 0.5])
 COHORTS = {
     "alpha": ("development", "Hospital A & Partners", 44),
     "beta": ("external", "Hospital B", 30),
@@ -59,7 +63,7 @@ def options_of(
         "units": ["patient", "case"],
         "endpoints": {"leukaemia": {"positive": POSITIVE}},
         "report": {"primary": tests[0], "errors_shown": 6},
-        "accuracy": {"replicates": 100},
+        "accuracy": SETTINGS.model_dump(),
         "index_tests": list(tests),
         "protocols": list(protocols),
         "splits": splits,
@@ -91,6 +95,7 @@ def write_tree(folder: Path, protocols: Sequence[str] = ("sound",), seed: int = 
         _split(root / "splits" / protocol, protocol, inventories["alpha"])
         for test in options["index_tests"]:
             _index_test(root, protocol, test, inventories, rng)
+        _comparisons(root, protocol, options["index_tests"])
     if len(protocols) > 1:
         _optimism(root, options["index_tests"])
     return Tree(root, _cohort_table(folder), options)
@@ -235,9 +240,9 @@ def _index_test(
         write_predictions(root / "predictions" / where / cohort / "predictions.parquet", table, CLASSES)
         tables = measure(
             check_predictions(table, CLASSES),
-            {"leukaemia": POSITIVE, "classes": None},
+            ENDPOINTS,
             ["patient", "case"],
-            Accuracy(replicates=100),
+            SETTINGS,
             lock,
         )
         for kind, content in vars(tables).items():
@@ -257,6 +262,20 @@ def _index_test(
                 "versions": {"torch": "2.12.1"},
             },
         )
+
+
+def _comparisons(root: Path, protocol: str, tests: Sequence[str]) -> None:
+    for name, (role, _, _) in COHORTS.items():
+        cohort = "development" if role == "development" else name
+        subjects = []
+        for test in tests:
+            where = Path(protocol) / Path(*test.split("-"))
+            path = root / "predictions" / where / cohort / "predictions.parquet"
+            lock = json.loads((root / "locked" / where / "threshold.json").read_text(encoding="utf-8"))
+            subjects.append(Subject(read_predictions(path, CLASSES), lock))
+        found = compare_paired(subjects[0], subjects[1:], ENDPOINTS, ["patient", "case"], SETTINGS)
+        for kind, content in vars(found).items():
+            write_table(root / "comparisons" / protocol / cohort / f"{kind}.csv", content)
 
 
 def _lock(protocol: str, test: str) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,19 +20,16 @@ from marrowflow.errors import UserError
 from marrowflow.files import write_json
 from marrowflow.predictions import check_predictions, write_predictions
 from marrowflow.reporting import external, study
-from marrowflow.reporting.page import Gallery, Text
-from marrowflow.reporting.results import IndexTest, Results
-from marrowflow.reporting.sections import (
-    SURROGATE,
-    CommonOptions,
-    Reporter,
+from marrowflow.reporting.locked import (
     calibration_statement,
     ensemble_statements,
-    error_blocks,
     fitting_statement,
-    limitations,
     lock_blocks,
 )
+from marrowflow.reporting.page import Gallery, Text
+from marrowflow.reporting.reporter import SURROGATE, CommonOptions, Reporter
+from marrowflow.reporting.results import IndexTest, Results
+from marrowflow.reporting.sections import error_blocks, limitations
 
 
 class Reader(HTMLParser):
@@ -118,7 +117,8 @@ def test_links_lead_to_files_and_sections(index: str, tree: Tree) -> None:
 def test_words_of_the_user_are_escaped(index: str, gamma: str) -> None:
     assert "<smears>" not in index and "Leukaemia from &lt;smears&gt; &amp; networks" in index
     assert "<b>" not in index and "&lt;b&gt;Hospital C&lt;/b&gt;" in index
-    assert "Hospital &lt;X&gt;" in gamma
+    assert "&lt;b&gt;Hospital C&lt;/b&gt;: differences of lite-raw from each other" in index
+    assert "Hospital &lt;X&gt;" in gamma and "Hospital &lt;X&gt;: accuracy three ways" in gamma
 
 
 def test_notice_surrogates_and_limitations_are_printed(index: str, gamma: str) -> None:
@@ -172,6 +172,113 @@ def test_printed_estimates_are_those_of_the_table(index: str, tree: Tree) -> Non
         assert f"{row['estimate']:.3f}" in Reader(index).text
 
 
+def lines_of(html: str, title: str) -> dict[str, list[str]]:
+    """Return a table's cells by the first one of their line."""
+    table = html.partition(f"<figcaption>{title}</figcaption>")[2].partition("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tr>")[2:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def csv_of(tree: Tree, name: str, cohort: str = "development") -> pd.DataFrame:
+    path = tree.results / "accuracy" / "sound" / "lite" / "raw" / cohort / f"{name}.csv"
+    table = pd.read_csv(path, dtype={"class": str}).fillna({"class": ""})
+    return table[table["unit"].eq("case" if name == "differential" else "patient")]
+
+
+def spelt(row: Mapping[str, Any]) -> str:
+    share = f"\u00a0[{row['numerator']}/{row['denominator']}]" if "numerator" in row else ""
+    limits = f"{row['low']:.3f}\u00a0to\u00a0{row['high']:.3f}"
+    limits = "no\u00a0interval" if row["method"] == "none" else limits
+    return f"{row['estimate']:.3f}{share} ({limits})".replace("-", "−")
+
+
+@pytest.mark.parametrize(
+    ("title", "file", "line", "place", "wanted"),
+    [
+        ("accuracy three ways, leukaemia, per patient", "indeterminate", "specificity", 2,
+         {"metric": "specificity", "analysis": "worst_case", "endpoint": "leukaemia"}),
+        ("accuracy three ways, leukaemia, per patient", "indeterminate", "accuracy", 1,
+         {"metric": "accuracy", "analysis": "counted_as_errors", "endpoint": "leukaemia"}),
+        ("accuracy three ways, classes, per patient", "indeterminate", "sensitivity (AML)", 0,
+         {"metric": "sensitivity", "analysis": "left_out", "class": "AML"}),
+        ("operating points, leukaemia, per patient", "operating_points", "specificity at sensitivity 0.9", 0,
+         {"metric": "specificity_at_sensitivity", "at": 0.9, "endpoint": "leukaemia"}),
+        ("operating points, leukaemia, per patient", "operating_points", "partial AUC from specificity 0.8", 0,
+         {"metric": "partial_auc", "at": 0.8, "endpoint": "leukaemia"}),
+        ("operating points, classes, per patient", "operating_points", "sensitivity at specificity 0.95", 3,
+         {"metric": "sensitivity_at_specificity", "at": 0.95, "class": "CML"}),
+        ("PPV and NPV by prevalence, leukaemia, per patient", "predictive_values", "0.05", 0,
+         {"metric": "ppv_at_prevalence", "at": 0.05, "endpoint": "leukaemia"}),
+        ("NPV by prevalence, classes, per patient", "predictive_values", "0.5", 2,
+         {"metric": "npv_at_prevalence", "at": 0.5, "class": "ALL"}),
+        ("PPV by prevalence, classes, per patient", "predictive_values", "0.2", 0,
+         {"metric": "ppv_at_prevalence", "at": 0.2, "class": "healthy"}),
+        ("calibration, leukaemia, per patient", "calibration_measures", "intercept", 0,
+         {"metric": "calibration_intercept", "endpoint": "leukaemia", "scores": "as_given"}),
+        ("calibration, leukaemia, per patient", "calibration_measures", "observed / expected", 0,
+         {"metric": "observed_expected", "endpoint": "leukaemia", "scores": "as_given"}),
+        ("calibration, as given, classes, per patient", "calibration_measures", "Brier: resolution", 1,
+         {"metric": "brier_resolution", "class": "AML", "scores": "as_given"}),
+        ("differential count, classes, per image", "differential", "ALL", 1,
+         {"class": "ALL", "source": "predicted"}),
+        ("differential count, classes, per image", "differential", "healthy", 0,
+         {"class": "healthy", "source": "truth"}),
+    ],
+)  # fmt: skip
+def test_tables_beside_the_metrics_print_the_files(
+    index: str, tree: Tree, title: str, file: str, line: str, place: int, wanted: dict[str, object]
+) -> None:
+    table = csv_of(tree, file)
+    for column, value in wanted.items():
+        table = table[table[column].eq(value)]
+    if "primary" in table:
+        table = table[table["primary"]]
+    (row,) = table.to_dict("records")
+    assert lines_of(index, f"Development: {title}")[line][place] == spelt(row)
+
+
+def test_the_brier_score_of_parts_is_that_of_the_metrics(index: str, tree: Tree) -> None:
+    metrics = csv_of(tree, "metrics")
+    brier = metrics[metrics["metric"].eq("brier") & metrics["endpoint"].eq("leukaemia") & metrics["primary"]]
+    made = lines_of(index, "Development: calibration, leukaemia, per patient")
+    assert made["Brier score"][0] == f"{float(brier['estimate'].iloc[0]):.3f}"
+
+
+@pytest.mark.parametrize(("cohort", "who"), [("development", "Development"), ("beta", "Hospital B")])
+def test_differences_and_agreement_print_the_files(index: str, tree: Tree, cohort: str, who: str) -> None:
+    folder = tree.results / "comparisons" / "sound" / cohort
+    rows = pd.read_csv(folder / "comparisons.csv", dtype={"class": str}).fillna({"class": ""})
+    rows = rows[rows["primary"] & rows["unit"].eq("patient") & rows["metric"].isin(["auc", "sensitivity"])]
+    line = lines_of(
+        index, f"{who}: differences of lite-raw from each other index test, leukaemia, per patient"
+    )
+    for place, metric in ((1, "auc"), (3, "sensitivity")):
+        (row,) = rows[rows["metric"].eq(metric) & rows["endpoint"].eq("leukaemia")].to_dict("records")
+        assert line["lite-corrected"][place] == spelt(row | {"estimate": row["difference"]})
+        p, holm = (f"{row[k]:.3f}" for k in ("p_value", "p_holm"))
+        assert line["lite-corrected"][place + 1] == f"{p} ({holm})"
+    agreement = pd.read_csv(folder / "agreement.csv")
+    (row,) = agreement[
+        agreement["primary"] & agreement["metric"].eq("kappa") & agreement["endpoint"].eq("classes")
+        & agreement["unit"].eq("patient")
+    ].to_dict("records")  # fmt: skip
+    line = lines_of(index, f"{who}: agreement of lite-raw with each other index test, classes, per patient")
+    assert line["lite-corrected"][2] == spelt({k: v for k, v in row.items() if k != "numerator"})
+
+
+def test_the_family_of_the_adjustment_is_counted(index: str, tree: Tree) -> None:
+    rows = pd.read_csv(tree.results / "comparisons" / "sound" / "beta" / "comparisons.csv")
+    printed = rows[rows["primary"] & rows["unit"].eq("patient") & rows["endpoint"].eq("classes")]
+    family = printed["p_value"].notna().sum()
+    section = index.partition('id="comparison-sound-beta"')[2].partition("</section>")[0]
+    assert f"for a family of {family} p-values" in Reader(section).text
+
+
+def test_a_single_index_test_has_nothing_to_be_compared_with(gamma: str) -> None:
+    section = gamma.partition('id="comparison-sound"')[2].partition("</section>")[0]
+    assert "lite-raw is the only index test" in Reader(section).text and "<table>" not in section
+
+
 def test_the_threshold_is_stated(index: str, tree: Tree) -> None:
     lock = json.loads((tree.results / "locked" / "sound" / "lite" / "raw" / "threshold.json").read_text())
     text = Reader(index).text
@@ -216,6 +323,13 @@ def test_missing_tables_are_printed_as_missing(tree: Tree, tmp_path: Path) -> No
     (copy.results / "accuracy" / "sound" / "lite" / "raw" / "beta" / "metrics.csv").unlink()
     text = Reader(render_external(copy, tmp_path / "out", "beta", **SMALL)).text
     assert "missing: ../fake/accuracy/sound/lite/raw/beta/metrics.csv" in text
+    (copy.results / "accuracy" / "sound" / "lite" / "raw" / "gamma" / "operating_points.csv").unlink()
+    (copy.results / "comparisons" / "sound" / "gamma" / "agreement.csv").unlink()
+    two = SMALL | {"index_tests": ["lite-raw", "lite-corrected"]}
+    text = Reader(render_external(copy, tmp_path / "out", "gamma", **two)).text
+    assert "missing: operating_points.csv has no rows for classes, per surrogate group" in text
+    assert "missing: ../fake/comparisons/sound/gamma/agreement.csv" in text
+    assert "differences of lite-raw from each other index test" in text
     (copy.results / "locked" / "sound" / "lite" / "raw" / "threshold.json").unlink()
     with pytest.raises(UserError, match="no locked threshold at"):
         render_external(copy, tmp_path / "out", "beta", **SMALL)
@@ -368,6 +482,7 @@ def test_a_surrogate_cohort_has_no_patients_in_its_own_report(gamma: str) -> Non
     gamma = re.sub(r'<section id="threshold-sound".*?</section>', "", gamma, flags=re.DOTALL)
     text = Reader(gamma).text
     assert "The bootstrap resamples surrogate groups" in text and "per surrogate group" in text
+    assert "leaving out one surrogate group at a time" in text and "leave-one-group-out, logit, t" in text
     for phrase in ("resamples patients", "per patient", "n patients", "Flow of patients", "Patients and"):
         assert phrase not in text
     assert re.search(r"\d surrogate groups of (healthy|negative|AML)", text)
@@ -397,10 +512,12 @@ def test_the_flow_says_what_its_lines_count_and_who_answered(index: str, tree: T
 def test_training_and_interval_methods_are_described(index: str) -> None:
     text = Reader(index).text
     assert "n = 3 folds, one line each; 80 to 88 training images a fold" in text
-    assert (
-        "Proportions (accuracy, sensitivity, specificity, PPV, NPV): Wilson on the effective sample" in text
-    )
-    assert "BCa bootstrap of patients or surrogate groups" in text
+    methods = Reader(index.partition('id="intervals"')[2].partition("</section>")[0]).text
+    assert "Wilson’s score interval on the effective n" in methods and "docs/statistics.md" in methods
+    assert "leaving out one patient or surrogate group at a time, on the logit scale" in methods
+    assert "BCa bootstrap of patients or surrogate groups, 100 resamples, seed 0" in methods
+    # What the page says of each method is what the tables' words promise.
+    assert "interval method" in text and "leave-one-patient-out, logit, t" in text
 
 
 def test_errors_of_two_classes_are_those_at_the_locked_threshold(tree: Tree, tmp_path: Path) -> None:

@@ -350,7 +350,8 @@ def test_labels_of_one_class_only(tmp_path):
         assert row["method"] == "none"
         assert len(tables["warnings"].query("metric == @metric")) == 1
     # The only class that is seen is the negative one.
-    tables = run(tmp_path / "b", labels(["well"] * 8, ["well"] * 8), "--unit", "case", "--positive", "AML")
+    asked = {"ill": {"positive": ["AML"]}}
+    tables = run(tmp_path / "b", labels(["well"] * 8, ["well"] * 8), "--unit", "case", endpoints=asked)
     assert primary(tables, "specificity")["estimate"] == 1.0
     assert np.isnan(primary(tables, "sensitivity")["estimate"])
     assert "class 'AML' stands in no row, as truth or as prediction" in set(tables["warnings"]["warning"])
@@ -403,24 +404,44 @@ def test_ratios_have_the_log_interval_where_no_resample_has_an_end(tmp_path):
     assert (row["method"], row["estimate"]) == ("log_robust", pytest.approx(30))
     assert (row["low"], row["high"]) == pytest.approx((30 / np.exp(half), 30 * np.exp(half)))
     beside = tables["metrics"].query("metric in ['lr_positive', 'dor']")
-    assert set(beside["method"]) == {"log_robust"}
+    assert set(beside["method"]) == {"log_robust", "mover_wilson_neff"}
     assert not len(tables["warnings"].query("metric == 'lr_positive'"))
 
 
-def test_ratio_with_an_empty_cell_says_so(tmp_path):
+def test_ratios_with_an_empty_cell(tmp_path):
     truth = ["AML"] * 40 + ["well"] * 40
+    arguments = ("--unit", "case", "--positive", "AML")
+    tables = run(tmp_path / "a", labels(truth, ["AML"] * 45 + ["well"] * 35), *arguments)
+    row = primary(tables, "lr_negative")
+    assert (row["estimate"], row["low"], row["method"]) == (0, 0, "mover_wilson_neff")
+    # A sensitivity of 40/40 may be .91, a specificity of 35/40 .74.
+    assert 0.05 < row["high"] < (1 - 0.91) / 0.74
+    tables = run(tmp_path / "b", labels(truth, ["well"] * 40 + ["AML"] * 5 + ["well"] * 35), *arguments)
+    row = primary(tables, "dor")
+    assert (row["estimate"], row["method"]) == (0, "none")
+    told = tables["warnings"].query("metric == 'dor'")["warning"].tolist()
+    assert told == ["no interval of this ratio: a cell of the table is empty, and a limit infinite"]
+
+
+def test_ratios_of_clustered_cases_agree_with_the_predictive_values(tmp_path):
+    """LR+ and the PPV at a prevalence are one another's functions, and so are their limits."""
+    table = three_classes()
     tables = run(
         tmp_path,
-        labels(truth, ["AML"] * 40 + ["AML"] * 5 + ["well"] * 35),
+        table,
         "--unit",
         "case",
         "--positive",
         "AML",
+        accuracy={"replicates": 100, "prevalences": [0.2]},
     )
-    row = primary(tables, "lr_negative")
-    assert (row["estimate"], row["method"]) == (0, "none")
-    told = tables["warnings"].query("metric == 'lr_negative'")["warning"].tolist()
-    assert told == ["no interval of this ratio: a cell of the table is empty"]
+    ratio = primary(tables, "lr_positive")
+    values = tables["predictive_values"].query("primary and metric == 'ppv_at_prevalence'").iloc[0]
+    for limit in ("estimate", "low", "high"):
+        odds = ratio[limit] * 0.2 / 0.8
+        assert values[limit] == pytest.approx(odds / (1 + odds))
+    assert ratio["method"] == values["method"] == "mover_wilson_neff"
+    assert primary(tables, "balanced_accuracy")["method"] == "mover_wilson_neff"
 
 
 def test_accuracy_of_each_class(tmp_path):
@@ -442,15 +463,14 @@ def test_classes_without_spread_are_told(tmp_path):
     tables = run(tmp_path / "a", table, "--unit", "case")
     told = tables["warnings"].query("warning.str.contains('variance counts as 0')")
     assert set(zip(told["metric"], told["class"], strict=True)) == {
-        ("balanced_accuracy", ""),
-        ("sensitivity", "macro"),
         ("auc", "macro"),
         ("average_precision", "macro"),
     }
+    # Means of proportions reckon with the errors that might have been.
+    for metric, name in (("balanced_accuracy", ""), ("sensitivity", "macro"), ("ppv", "macro")):
+        assert primary(tables, metric, name)["method"] == "mover_wilson_neff"
     expected = "1 classes at 0 % or 100 %: their variance counts as 0, the interval is too narrow"
     assert set(told["warning"]) == {expected}
-    binary = run(tmp_path / "b", table, "--unit", "case", "--positive", "CML")["warnings"]
-    assert binary.query("metric == 'balanced_accuracy'")["warning"].tolist() == [expected]
     usual = run(tmp_path / "c", three_classes(), "--unit", "case")["warnings"]
     assert not usual["warning"].str.contains("variance counts as 0").any()
 
@@ -501,7 +521,8 @@ def test_one_row_of_each_number_beside_the_metrics_is_printed(tmp_path):
         rows = tables[name]
         assert len(rows), name
         assert (rows.groupby(keys)["primary"].sum() == 1).all(), name
-        assert rows.loc[rows["primary"], "method"].ne("none").mean() > 0.5, name
+        printed = rows[rows["primary"] & rows["metric"].ne("net_benefit_treat_all")]
+        assert printed["method"].ne("none").mean() > 0.5, name
     assert set(tables["calibration_measures"]["scores"]) == {"as_given", "recalibrated_out_of_fold"}
     points = tables["operating_points"].query("primary")
     assert set(zip(points["metric"], points["at"].astype(float), strict=True)) == {
@@ -563,3 +584,76 @@ def test_classes_have_differential_counts(tmp_path):
     assert shares["truth"].to_dict() == table["truth"].value_counts().to_dict()
     assert shares["predicted"].to_dict() == table["predicted"].value_counts().to_dict()
     assert not len(run(tmp_path / "b", table, "--unit", "case", "--positive", "AML")["differential"])
+
+
+def test_integer_labels_with_an_empty_field_are_integers(tmp_path):
+    """Pandas writes them 1.0 and 0.0; of the six rows with a truth 2 of 3 ill and 1 of 3 well are called rightly."""
+    table = labels([1, 1, 1, 0, 0, 0, None], [1, 1, 0, 1, 1, 0, 1])
+    assert table["truth"].astype(str).iloc[0] == "1.0"
+    for i, positive in enumerate(("1", "1.0")):
+        tables = run(tmp_path / str(i), table, "--unit", "case", "--positive", positive)
+        counts = [
+            primary(tables, m, endpoint=1)[["numerator", "denominator"]].tolist()
+            for m in ("sensitivity", "specificity")
+        ]
+        assert counts == [["2", "3"], ["1", "3"]]
+
+
+def test_a_lone_probability_is_the_whole_answer_to_a_yes_or_no_question(small, tmp_path):
+    lone = small.drop(columns=["predicted", "p_other"])
+    whole = run(tmp_path / "a", small, "--unit", "case", "--positive", "AML")
+    tables = run(tmp_path / "b", lone, "--unit", "case", "--positive", "AML")
+    told = set(tables["warnings"]["warning"]) - set(whole["warnings"]["warning"])
+    assert told == {"the only probability column is 'p_AML': 'other' has 1 - p_AML"}
+    assert primary(tables, "brier")["estimate"] == pytest.approx(0.14598076923076925, abs=1e-12)
+    assert primary(tables, "auc")["estimate"] == pytest.approx(0.88125, abs=1e-12)
+    assert primary(tables, "sensitivity")["numerator"] == "8"
+    other = run(tmp_path / "c", lone, "--unit", "case", "--positive", "other")
+    assert primary(other, "auc")["estimate"] == pytest.approx(0.88125, abs=1e-12)
+
+
+def test_a_positive_class_named_twice_counts_once(small, tmp_path):
+    for i, twice in enumerate((("AML", "AML"), ("AML", "--positive", "AML"))):
+        tables = run(tmp_path / str(i), small, "--unit", "case", "--positive", *twice)
+        row = primary(tables, "brier")
+        assert row["endpoint"] == "AML"
+        assert row["estimate"] == pytest.approx(0.14598076923076925, abs=1e-12)
+    asked = {"ill": {"positive": ["AML", "AML"]}}
+    tables = run(tmp_path / "c", small, "--unit", "case", endpoints=asked)
+    assert primary(tables, "brier")["estimate"] == pytest.approx(0.14598076923076925, abs=1e-12)
+
+
+def test_positive_classes_of_repeated_flags_are_joined(tmp_path):
+    table = three_classes()
+    tables = run(tmp_path, table, "--unit", "case", "--positive", "AML", "--positive", "ALL")
+    assert primary(tables, "sensitivity")["denominator"] == str(table["truth"].isin(["AML", "ALL"]).sum())
+
+
+def test_a_positive_class_that_occurs_nowhere_must_be_declared(tmp_path):
+    table = labels(["AML", "AML", "well"], ["AML", "well", "well"])
+    with pytest.raises(
+        UserError, match=r"'AMl' is no class .* did you mean 'AML'\?; its classes: AML, well; .* declared"
+    ):
+        run(tmp_path / "a", table, "--positive", "AMl")
+    classes = ["AML", "well", "APL"]
+    tables = run(tmp_path / "b", table, "--unit", "case", "--positive", "APL", classes=classes)
+    assert primary(tables, "specificity")["numerator"] == "3"
+    assert np.isnan(primary(tables, "sensitivity")["estimate"])
+
+
+def test_what_was_taken_for_granted_stands_among_the_warnings(small, tmp_path):
+    odd = run(tmp_path / "a", small.assign(p_value=0.25), "--unit", "case", "--positive", "AML")
+    told = odd["warnings"]["warning"].tolist()
+    assert told.count("probabilities do not sum to 1 (row 1: 1.25): taken as one-vs-rest") == 1
+    assert any("class 'value' (column 'p_value') never occurs" in note for note in told)
+    slip = run(
+        tmp_path / "b",
+        labels(["AML", "well"] * 3, ["AMI", "well"] * 3),
+        "--unit",
+        "case",
+        "--positive",
+        "AML",
+    )
+    told = slip["warnings"]["warning"].tolist()
+    assert "class 'AML' occurs only as truth (3 rows), never as prediction" in told
+    assert "class 'AMI' occurs only as prediction (3 rows), never as truth" in told

@@ -68,6 +68,60 @@ def test_no_zero_width_interval():
     assert bootstrap_intervals(1.0, np.ones(100), np.zeros(5), 0.95).intervals == []
 
 
+@pytest.mark.parametrize(("centre", "step"), [(0.0, 2e-17), (0.15333, 3e-17), (5.0 / 7, 1e-16), (1e6, 1e-9)])
+def test_rounding_is_no_width(centre, step):
+    """Replicates that are equal in exact arithmetic, with pulls that are rounding too."""
+    rng = np.random.default_rng(3)
+    replicates, pull = centre + step * rng.integers(-5, 6, 200), step * rng.normal(size=40)
+    found = bootstrap_intervals(centre, replicates, pull, 0.95)
+    assert found.intervals == []
+    assert "no width" in found.problem
+
+
+def test_small_numbers_have_their_intervals():
+    """A Brier score of 1e-8 is one: only what is beyond the precision of 1 is rounding."""
+    rng = np.random.default_rng(4)
+    replicates, pull = rng.exponential(size=500), rng.normal(size=40)
+    plain = bootstrap_intervals(0.7, replicates, pull, 0.95).intervals
+    small = bootstrap_intervals(0.7e-8, 1e-8 * replicates, 1e-8 * pull, 0.95).intervals
+    assert [i.method for i in small] == ["bootstrap_bca", "bootstrap_percentile"]
+    for a, b in zip(plain, small, strict=True):
+        assert (1e8 * b.low, 1e8 * b.high) == pytest.approx((a.low, a.high), rel=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+def test_pulls_of_single_precision_do_not_vanish():
+    """Their cubes are less than the least number of single precision."""
+    rng = np.random.default_rng(5)
+    replicates, pull = 1e-6 * rng.normal(size=500), rng.exponential(size=30) - 1
+    tiny = (1e-16 * pull).astype(np.float32)
+    assert (tiny**3 == 0).all()
+    plain, found = (bootstrap_intervals(0.0, replicates, p, 0.95).intervals for p in (pull, tiny))
+    assert [i.method for i in found] == ["bootstrap_bca", "bootstrap_percentile"]
+    assert (found[0].low, found[0].high) == pytest.approx((plain[0].low, plain[0].high), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", [0.0, 1e-17, np.nan])
+def test_pulls_that_are_rounding_tell_no_acceleration(scale):
+    replicates = np.random.default_rng(6).normal(0.5, 0.1, 500)
+    pull = scale * np.array([1.0, -2.0, 1.0, 8.0])
+    found = bootstrap_intervals(0.5, replicates, pull, 0.95)
+    assert [i.method for i in found.intervals] == ["bootstrap_percentile"]
+    assert "BCa" in found.problem
+
+
+def test_limits_that_are_equal_are_no_interval():
+    # 97.2 % of the replicates are the estimate. BCa, whose bias correction is Φ⁻¹(.486) = -.035, reads the shares .021 and .971.
+    replicates = np.append(np.zeros(972), np.linspace(1, 2, 28))
+    found = bootstrap_intervals(0.0, replicates, np.array([1.0, -1.0]), 0.95)
+    assert [i.method for i in found.intervals] == ["bootstrap_percentile"]
+    assert found.intervals[0].high > 1
+    found = bootstrap_intervals(0.0, np.append(np.zeros(980), np.ones(20)), np.array([1.0, -1.0]), 0.95)
+    assert found.intervals == []
+    assert "no width" in found.problem
+
+
 def test_percentile_where_bca_is_undefined():
     ours = bootstrap_intervals(2.0, np.linspace(0, 1, 100), np.array([1.0, -1.0]), 0.95)
     assert [i.method for i in ours.intervals] == ["bootstrap_percentile"]

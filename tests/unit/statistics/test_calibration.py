@@ -5,10 +5,12 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import brentq
 from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss
 
 from marrowflow.statistics.calibration import (
+    BIASED,
     BINNED,
     CLIPPED_AT,
     METRICS,
@@ -254,3 +256,81 @@ def test_resamples_that_nearly_lack_overlap_still_converge():
     found = measured(expit(x), y, np.arange(4002)).estimates()
     expected = by_statsmodels(np.clip(expit(x), 1e-7, 1 - 1e-7), y.astype(float), np.ones(4002))
     assert number(found, "calibration_slope") == pytest.approx(expected[1], rel=1e-6)
+
+
+def level(x, y, n):
+    """Intercept at which the mean of expit(intercept + x) is that of y, rows counting n times: by bisection."""
+    return brentq(lambda a: n @ (expit(a + x) - y), -60, 60, xtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "n"),
+    [
+        # A small table recalibrated out of fold: one score lies at the clip, the others about 0.
+        ([-16.118095551, 0.3165, 0.3938, 0.8399], [1, 1, 1, 0], [4, 2, 1, 1]),
+        (
+            [-16.118095551, -1.0986, 0, 1.0986, 16.118095551, 16.118095551],
+            [1, 1, 1, 1, 1, 0],
+            [6, 2, 2, 3, 1, 1],
+        ),
+        ([-16.118095551, 16.118095551, 16.118095551], [0, 0, 1], [50, 1, 1]),
+        ([-16.1, 0, 16.1], [1, 0, 1], [9, 1, 3]),
+    ],
+)
+def test_intercepts_far_from_the_scores_are_found(x, y, n):
+    x, y, n = np.array(x), np.array(y, dtype=bool), np.array(n)
+    found = measured(expit(x), y, np.arange(len(x)))
+    assert number(found.values(n[None]), "calibration_intercept")[0] == pytest.approx(
+        level(x, y, n), abs=1e-6
+    )
+
+
+at_the_clip = st.sampled_from([-16.1, -8.0, -1.5, -0.4, 0.0, 0.4, 1.5, 8.0, 16.1])
+
+
+@given(st.lists(st.tuples(at_the_clip, st.booleans(), st.integers(0, 6)), min_size=3, max_size=12))
+@settings(deadline=None, max_examples=150)
+def test_every_resample_is_fitted_where_it_can_be(rows):
+    """An intercept wherever both truths are drawn, a slope wherever they overlap; and the equations hold."""
+    x, y, n = (np.array(column) for column in zip(*rows, strict=True))
+    y = y.astype(bool)
+    values = measured(expit(x), y, np.arange(len(x))).values(n[None])
+    intercept, slope = (number(values, m)[0] for m in REGRESSIONS)
+    of = measured(expit(x), y, np.arange(len(x))).estimates()
+    drawn = n > 0
+    fit = np.isfinite(number(of, "calibration_intercept")) and (y & drawn).any() and (~y & drawn).any()
+    assert np.isfinite(intercept) == fit
+    if not fit:
+        return
+    assert intercept == pytest.approx(level(x, y, n), abs=1e-6)
+    up, down = x[y & drawn], x[~y & drawn]
+    overlap = up.max() > down.min() and down.max() > up.min()
+    assert np.isfinite(slope) == overlap
+    if overlap:
+        residual = n * (y - expit(level(slope * x, y, n) + slope * x))
+        assert residual @ x == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("gap", [4e-15, 1e-14, 3e-14, 1e-13, 1e-12, 1e-11, 1e-10])
+def test_a_resample_without_information_is_undefined_alone(gap):
+    """Scores of three patients differ by rounding only: they overlap, and no slope can be told from another."""
+    p, y, patient = simulated(11, 200, 10)
+    p = np.concatenate([p, [0.01, 0.01 * (1 + gap), 0.01 * (1 + 2 * gap)]])
+    y, patient = np.append(y, [True, False, True]), np.append(patient, [10, 11, 12])
+    weights = np.stack([np.ones(13, dtype=int), np.append(np.zeros(10, dtype=int), [4, 4, 5])])
+    values = measured(p, y, patient).values(weights)
+    assert np.isnan(number(values, "calibration_slope")).tolist() == [False, True]
+    assert number(values, "calibration_intercept")[1] == pytest.approx(logit(9 / 13) - logit(0.01), abs=1e-9)
+
+
+def test_what_is_biased_upwards_is_named_so():
+    """Calibration is perfect, one probability a bin: the truths are known. So is the bias of the resolution's, by algebra."""
+    rng = np.random.default_rng(12)
+    p, patient = np.repeat(np.arange(0.05, 1, 0.1), 6), np.arange(60)
+    truth = {"observed_expected": 1, "brier_resolution": p.var(), "brier_uncertainty": 0.25}
+    found = [measured(p, rng.random(60) < p, patient).estimates() for _ in range(400)]
+    bias = {m: np.array([number(f, m) for f in found]) - truth.get(m, 0) for m in BINNED}
+    assert {m for m, b in bias.items() if b.mean() > 5 * b.std() / 20} == set(BIASED)
+    # Each bin's mean has the variance p (1 - p)/6, that of all 60 rows a hundredth of their sum.
+    expected = (p * (1 - p)).mean() * (1 / 6 - 1 / 60)
+    assert bias["brier_resolution"].mean() == pytest.approx(expected, abs=0.005)

@@ -94,10 +94,10 @@ def test_equal_numbers_of_two_cohorts_are_two_people():
         }
     )
     patients = gathered(table, "patient")
-    assert patients.table["cohort"].tolist() == ["north", "south", ""]
-    assert patients.table["truth"].tolist() == ["x", "y", "x"]
+    assert patients.table["cohort"].tolist() == ["", "north", "south"]
+    assert patients.table["truth"].tolist() == ["x", "x", "y"]
     cases = countable(gathered(table, "case"))
-    assert (cases.n_patients, cases.patient.tolist()) == (3, [0, 0, 1, 2, 2])
+    assert (cases.n_patients, cases.patient.tolist()) == (3, [1, 1, 2, 0, 0])
 
 
 def votes(*predicted):

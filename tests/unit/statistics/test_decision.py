@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq
 
-from marrowflow.statistics.bootstrap import Interval, bootstrap_intervals
+from marrowflow.config import Accuracy
+from marrowflow.statistics.bootstrap import bootstrap_intervals, resample
 from marrowflow.statistics.cases import Sample
-from marrowflow.statistics.decision import THRESHOLDS, PredictiveValues, decision_curves, mover_ratio
+from marrowflow.statistics.decision import THRESHOLDS, PredictiveValues, decision_curves
 from marrowflow.statistics.evaluation import Question, evaluate_binary, evaluate_classes
 from marrowflow.statistics.intervals import wilson_clustered
 
@@ -177,33 +177,6 @@ def test_without_false_positives_the_bootstrap_has_no_width_and_the_closed_form_
     assert interval.method == "mover_wilson_neff"
 
 
-shares = st.floats(0.05, 0.9)
-
-
-@given(shares, shares, st.floats(0.01, 0.5), st.floats(0.01, 0.5), st.floats(-0.5, 0.5))
-@settings(deadline=None, max_examples=100)
-def test_limits_of_a_ratio_are_where_those_of_a_difference_are_zero(x, y, share_x, share_y, correlation):
-    """x - Ry has the limits of Zou and Donner 2008; the ratio's are the R at which they are 0, found by bisection."""
-    of_x = Interval("", x - share_x * x, x + share_y * (1 - x))
-    of_y = Interval("", y - share_y * y, y + min(share_x * (1 - y), 0.9 * y))
-
-    def limit(r, sign):
-        dx = x - of_x.low if sign < 0 else of_x.high - x
-        dy = r * (of_y.high - y if sign < 0 else y - of_y.low)
-        return x - r * y + sign * np.sqrt(dx**2 - 2 * correlation * dx * dy + dy**2)
-
-    low, high = mover_ratio((x, of_x), (y, of_y), correlation)
-    assert low <= x / y <= high
-    assert low == pytest.approx(brentq(limit, 0, x / y, args=(-1,)), rel=1e-6)
-    assert high == pytest.approx(brentq(limit, x / y, 1e6, args=(1,)), rel=1e-6)
-
-
-def test_a_denominator_that_may_be_nothing_bounds_no_ratio():
-    limits = mover_ratio((0.2, Interval("", 0.1, 0.3)), (0.0, Interval("", 0.0, 0.2)), 0.0)
-    assert limits[1] == np.inf
-    assert limits[0] == pytest.approx(np.sqrt(0.1 * 0.3) / 0.2)
-
-
 @given(st.lists(st.integers(0, 25), min_size=4, max_size=4).filter(any), st.sampled_from([1, 3]))
 @settings(deadline=None, max_examples=40)
 def test_negatives_are_the_positives_of_the_opposite_question(counts, pairs):
@@ -233,3 +206,17 @@ def test_correlated_parts_change_the_interval():
     key = ("ppv_at_prevalence", "", 0.2)
     linked, free = (PredictiveValues(e, [0.2]).closed_form(key, 0.95) for e in (together, apart))
     assert linked.high - linked.low > 1.05 * (free.high - free.low)
+
+
+@pytest.mark.filterwarnings("error")
+def test_patients_of_equal_benefit_give_no_interval():
+    """A third of either patient's rows are positive, all treated at low thresholds: resamples differ by rounding only."""
+    y, patient = np.tile([True, False, False], 4), np.repeat([0, 1], [9, 3])
+    score = np.array([0.92, 0.42, 0.46, 0.69, 0.77, 0.49, 0.57, 0.89, 0.78, 0.83, 0.44, 0.48])
+    curve = curve_of(score, y, patient)
+    found = resample([curve], list(curve.estimates()), 2, Accuracy(replicates=100), "")
+    assert not any(found["net_benefit_treat_all", "", t].intervals for t in THRESHOLDS)
+    assert not any(found["net_benefit", "", t].intervals for t in THRESHOLDS if t <= 0.42 or t > 0.92)
+    # At .5 the first patient's net benefit is 3/9 - 3/9, the other's 1/3.
+    percentile = found["net_benefit", "", 0.5].intervals[-1]
+    assert (percentile.low, percentile.high) == pytest.approx((0, 1 / 3), abs=1e-12)

@@ -6,7 +6,6 @@ from oracles import clustered_small
 from scipy.special import expit, logit
 from scipy.stats import f_oneway, norm, t
 from sklearn.datasets import load_breast_cancer
-from statsmodels.stats.proportion import confint_proportions_2indep
 
 from marrowflow.statistics.intervals import (
     auc_delong,
@@ -14,7 +13,6 @@ from marrowflow.statistics.intervals import (
     auc_logit,
     auc_separated,
     clopper_pearson,
-    difference_mover,
     intraclass_correlation,
     log_robust,
     logit_t,
@@ -272,48 +270,3 @@ def test_auc_at_its_limits_has_no_interval_from_a_variance():
     assert auc_logit(1.0, 0.0, 0.95) is None
     assert auc_delong(1.0, 0.0, 0.95) is None
     assert auc_delong(0.95, 0.01, 0.95).high == 1
-
-
-def of_one_row(successes, n):
-    """As many patients of one row each."""
-    return (np.arange(n) < successes).astype(float), np.ones(n)
-
-
-def test_difference_of_two_samples_as_newcombe_makes_it():
-    """With many patients of one row, t is normal and deff 1: statsmodels' interval by the same method."""
-    n = 200_000
-    interval = difference_mover(of_one_row(199_900, n), of_one_row(198_000, n), False, 0.95)
-    theirs = confint_proportions_2indep(199_900, n, 198_000, n, method="newcomb", compare="diff")
-    assert (interval.low, interval.high) == pytest.approx(theirs, rel=1e-4)
-
-
-def test_paired_difference_by_hand():
-    """Newcombe's tenth method from its definition: 15 patients, one fails the first, four the second, one of them both."""
-    first, m = of_one_row(14, 15)
-    second = np.ones(15)
-    second[[0, 1, 2, 14]] = 0
-    quantile = t.ppf(0.975, 14)
-
-    def limits(share):
-        # One row a patient: the ratio estimator's variance is the binomial one times 15/14.
-        n = 15 * 14 / 15
-        return sorted(np.roots([1 + quantile**2 / n, -2 * share - quantile**2 / n, share**2]))
-
-    (l1, u1), (l2, u2) = limits(14 / 15), limits(11 / 15)
-    p, q, both_fail = 14 / 15, 11 / 15, 1 / 15
-    phi = (both_fail - 1 / 15 * 4 / 15) / np.sqrt(p * (1 - p) * q * (1 - q))
-    low = p - q - np.sqrt((p - l1) ** 2 - 2 * phi * (p - l1) * (u2 - q) + (u2 - q) ** 2)
-    high = p - q + np.sqrt((u1 - p) ** 2 - 2 * phi * (u1 - p) * (q - l2) + (q - l2) ** 2)
-    interval = difference_mover((first, m), (second, m), True, 0.95)
-    assert (interval.low, interval.high) == pytest.approx((low, high))
-    assert interval.method == "mover_wilson_neff"
-
-
-def test_a_difference_from_100_percent_reckons_with_errors_that_might_have_been():
-    everyone, m = of_one_row(15, 15)
-    fewer, _ = of_one_row(11, 15)
-    interval = difference_mover((everyone, m), (fewer, m), True, 0.95)
-    # Four discordant patients of fifteen, all on one side: McNemar's exact p is .125.
-    assert interval.low < 0 < 4 / 15 < interval.high
-    assert difference_mover((fewer, m), (fewer, m), True, 0.95) is None
-    assert difference_mover((everyone[:1], m[:1]), (fewer, m), False, 0.95) is None

@@ -9,23 +9,20 @@ from pathlib import Path
 from marrowflow.cli import progress, step_parser
 from marrowflow.config import Protocol, read_options
 from marrowflow.reporting import page, tables
+from marrowflow.reporting.comparisons import comparison_blocks
+from marrowflow.reporting.locked import lock_blocks
+from marrowflow.reporting.methods import interval_section
+from marrowflow.reporting.reporter import CommonOptions, Reporter, checked_tests, missing, surrogate_cohorts
 from marrowflow.reporting.results import Results, read_json
 from marrowflow.reporting.sections import (
-    CommonOptions,
-    Reporter,
     accuracy_sections,
     banners,
-    checked_tests,
     error_blocks,
     flow_blocks,
     flow_of,
-    index_test_tables,
     limitation_section,
     limitations,
-    lock_blocks,
-    missing,
     record_section,
-    surrogate_cohorts,
 )
 
 log = logging.getLogger(__name__)
@@ -65,6 +62,7 @@ def report_external(
     for protocol in progress(options.protocols, f"report of {cohort}", unit="protocol"):
         sections += _protocol_sections(reporter, protocol, cohort, hospital)
     tests = [t for protocol in options.protocols for t in reporter.tests(protocol)]
+    sections.append(interval_section(options, reporter.noun(cohort)))
     sections.append(limitation_section(limitations(reporter, inventory, {cohort: "external"})))
     sections.append(record_section(reporter, tests, [cohort]))
     path = results.out / "report.html"
@@ -114,7 +112,7 @@ def _protocol_sections(
     ) -> page.Section:
         return page.Section(title + suffix, f"{name}-{protocol}", blocks, below, test.leaky)
 
-    compared = index_test_tables(reporter, protocol, cohort, hospital)
+    compared = comparison_blocks(reporter, protocol, cohort, hospital)
     return [
         section(
             f"Flow of {flow.noun} and cross-tabulation",
@@ -128,7 +126,7 @@ def _protocol_sections(
             [],
             accuracy_sections(reporter, test, cohort, hospital, f"accuracy-{protocol}"),
         ),
-        *([section("Index tests compared", "tests", compared)] if compared else []),
+        section("Comparison of index tests", "comparison", compared),
         section("Most confident errors", "errors", error_blocks(reporter, test, cohort)),
     ]
 

@@ -24,7 +24,7 @@ from marrowflow.predictions import Predictions, read_predictions
 DEVELOPMENT = "development"
 """Name of the pooled development cohorts in the paths of predictions and accuracy."""
 
-# Columns of the accuracy step's tables that hold words; a class may be called NA or null.
+# Columns of the statistics' tables that hold words; a class may be called NA or null.
 _WORDS = (
     "endpoint",
     "metric",
@@ -36,6 +36,16 @@ _WORDS = (
     "predicted",
     "partition",
     "label",
+    "analysis",
+    "scores",
+    "source",
+    "index_test",
+    "against",
+    "cohort",
+    "against_cohort",
+    "test",
+    "answer",
+    "answer_against",
 )
 _TRUE = {"true", "1", "1.0"}
 
@@ -102,6 +112,10 @@ class Results:
     def store_path(self, cohort: str, colour: str) -> Path:
         """Folder of a cohort's packed pixels."""
         return self.root / "images" / cohort / colour
+
+    def comparison_path(self, protocol: Protocol, cohort: str, name: str) -> Path:
+        """Where a table of the comparison of index tests lies, such as ``comparisons.csv``."""
+        return self.root / "comparisons" / protocol / cohort / name
 
     def optimism_path(self, test: IndexTest) -> Path:
         """Where the side-by-side table of the two protocols lies."""

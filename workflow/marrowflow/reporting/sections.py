@@ -8,165 +8,43 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure as Canvas
 
 from marrowflow import __version__
 from marrowflow.choices.threshold import locked_threshold
-from marrowflow.config import (
-    LEAKY,
-    About,
-    Accuracy,
-    ClassName,
-    Endpoint,
-    Identifier,
-    Protocol,
-    Report,
-    Section,
-    Unit,
-)
-from marrowflow.errors import UserError
+from marrowflow.config import LEAKY, Protocol
 from marrowflow.files import sha256_of, write_json, write_table
 from marrowflow.images.store import open_store
 from marrowflow.predictions import ENSEMBLE, NO_REFERENCE, PROBABILITY
 from marrowflow.reporting import drawing, figures, page, tables
 from marrowflow.reporting.accuracy_figures import Asked, Drawing, endpoint_drawings
-from marrowflow.reporting.flow import Flow, Question, draw, trace
-from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_json
+from marrowflow.reporting.flow import Flow, draw, trace
+from marrowflow.reporting.locked import development_answers, fitted_choices, networks_of
+from marrowflow.reporting.measures import Beside, measure_blocks, three_analyses
+from marrowflow.reporting.reporter import (
+    SURROGATE,
+    Reporter,
+    endpoint_title,
+    leaky_suffix,
+    missing,
+    n_text,
+    stem,
+    surrogate_cohorts,
+    unit_title,
+)
+from marrowflow.reporting.results import DEVELOPMENT, IndexTest, read_json
 from marrowflow.statistics.endpoints import CLASSES, FEW_PATIENTS
 
-SURROGATE = (
-    "No patient identifiers: near-duplicate clusters stand in for patients; "
-    "intervals are clustered by surrogate groups."
-)
 NO_ANSWER = ("indeterminate", "not_done")
 """Columns of the confusion table that are no class."""
 
 _WIDE = 760.0  # pixels of a flow diagram on a screen or on paper
 _FIGURE_SOFTWARE = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "pillow")
 _TRAINING_SOFTWARE = ("torch", "torchvision", "timm", "opencv-python-headless")
-_RULES = {
-    "youden": "largest sensitivity + specificity − 1 (Youden)",
-    "sensitivity": "highest specificity at a sensitivity of at least {value}",
-    "specificity": "highest sensitivity at a specificity of at least {value}",
-    "fixed": "fixed beforehand at {value}",
-}
-
-
-class CommonOptions(Section):
-    """The sections of the configuration that every report reads."""
-
-    study: About
-    classes: list[ClassName]
-    units: list[Unit]
-    endpoints: dict[Identifier, Endpoint]
-    report: Report = Report()
-    accuracy: Accuracy = Accuracy()
-    index_tests: list[str]
-    """All `<model>-<colour>`, the primary one first."""
-    protocols: list[Protocol]
-    """Protocols that ran; the one that the study is reported under first."""
-
-
-@dataclass(frozen=True)
-class Reporter:
-    """What all parts of one page need: the options, the results, and where the page lies."""
-
-    options: CommonOptions
-    results: Results
-    surrogate: frozenset[str] = frozenset()
-    """Cohorts without patient identifiers (`DEVELOPMENT` too, where one of its cohorts is)."""
-
-    @property
-    def folder(self) -> Path:
-        """Where figures and the numbers behind them go."""
-        return self.results.out / "figures"
-
-    @property
-    def unit(self) -> Unit:
-        """The primary unit of analysis."""
-        return self.options.units[0]
-
-    @property
-    def endpoints(self) -> list[str]:
-        """Names of all endpoints: the yes/no ones in the order of the configuration, then all classes.
-
-        With two classes a yes/no endpoint asks the same, and the accuracy step measures it alone.
-        """
-        named = list(self.options.endpoints)
-        return named if named and len(self.options.classes) <= 2 else [*named, CLASSES]
-
-    def tests(self, protocol: Protocol) -> list[IndexTest]:
-        """All index tests under a protocol, the primary one first."""
-        return [IndexTest(protocol, name) for name in self.options.index_tests]
-
-    def sources(self, *paths: Path) -> dict[str, str]:
-        """Return link text and link of each file that is there."""
-        return {path.name: self.results.href(path) for path in paths if path.exists()}
-
-    def noun(self, cohort: str) -> str:
-        """Return what stands for a patient in a cohort."""
-        return tables.SURROGATES if cohort in self.surrogate else tables.PATIENTS
-
-    def common_noun(self, cohorts: Iterable[str]) -> str:
-        """Return what stands for a patient in a table or figure of several cohorts."""
-        nouns = sorted({self.noun(cohort) for cohort in cohorts})
-        return " or ".join(nouns) or tables.PATIENTS
-
-    def remarks(self, cohort: str) -> list[str]:
-        """Return what every table of a cohort's accuracy must say."""
-        return [SURROGATE] if cohort in self.surrogate else []
-
-    def common_remarks(self, names: Mapping[str, str]) -> list[str]:
-        """Return what a table or figure of several cohorts (id → name) must say, and of which of them."""
-        surrogate = [name for cohort, name in names.items() if cohort in self.surrogate]
-        return [f"{', '.join(surrogate)}: {SURROGATE[0].lower()}{SURROGATE[1:]}"] if surrogate else []
-
-    def question(self, test: IndexTest) -> Question:
-        """Return the primary endpoint with its locked threshold; the classification where there is none."""
-        unit: Unit = "patient" if "patient" in self.options.units else "case"
-        classes = tuple(self.options.classes)
-        if not self.options.endpoints:
-            return Question(CLASSES, classes, unit=unit)
-        name, endpoint = next(iter(self.options.endpoints.items()))
-        threshold = locked_threshold(self.results.lock(test), name, endpoint.positive, unit)
-        return Question(name, classes, tuple(endpoint.positive), threshold, unit)
-
-    def draw(
-        self,
-        canvas: Canvas,
-        stem: str,
-        caption: str,
-        alternative: str,
-        sources: Mapping[str, str],
-        leaky: bool,
-    ) -> page.Figure:
-        """Write a figure in its three formats and return it for the page."""
-        saved = drawing.save(canvas, self.folder, stem)
-        return page.Figure(caption, alternative, saved, None, sources, leaky)
-
-
-def endpoint_title(options: CommonOptions, name: str) -> str:
-    """Return an endpoint as a heading names it: ``AML (AML against all others)``."""
-    if name == CLASSES:
-        return f"all classes ({', '.join(options.classes)})"
-    return f"{name} ({' or '.join(options.endpoints[name].positive)} against all others)"
-
-
-def unit_title(unit: str, noun: str = tables.PATIENTS) -> str:
-    """Return how a unit of analysis is called in headings, where `noun` stands for patients."""
-    return f"per {noun[:-1].replace('s or ', ' or ')}" if unit == "patient" else "per image"
-
-
-def stem(*parts: str) -> str:
-    """Return a figure's file name from words that are safe in paths."""
-    return "_".join(parts)
 
 
 # Flow and cross-tabulation
@@ -245,11 +123,6 @@ def flow_blocks(
     return [diagram, table]
 
 
-def leaky_suffix(test: IndexTest) -> list[str]:
-    """Return what file names of a leaky protocol end with."""
-    return ["as_published"] if test.leaky else []
-
-
 # Accuracy
 
 
@@ -290,18 +163,23 @@ def accuracy_sections(
             )
             for unit in reporter.options.units
         ]
-        blocks += endpoint_figures(reporter, test, cohort, who, endpoint, metrics)
+        asked = _asked(reporter, test, cohort, who, endpoint, metrics)
+        blocks += endpoint_figures(reporter, test, cohort, who, asked)
+        blocks += _beside(reporter, test, cohort, who, asked, warnings)
+        # A file that is not there may be wanted by a figure and by a table.
+        lost = list(dict.fromkeys(asked.lost))
+        blocks += [page.Text(lost, "warning")] if lost else []
         title = f"Endpoint {endpoint_title(reporter.options, endpoint)}"
         sections.append(page.Section(title, f"{anchor}-{endpoint}", blocks, leaky=test.leaky))
     return sections
 
 
-def endpoint_figures(
+def _asked(
     reporter: Reporter, test: IndexTest, cohort: str, who: str, endpoint: str, metrics: pd.DataFrame
-) -> list[page.Block]:
-    """Draw an endpoint's curves and confusion matrix in the primary unit, and say what could not be drawn."""
+) -> Asked:
+    """Return what is drawn and tabulated of an endpoint, in the primary unit."""
     unit, noun, options = reporter.unit, reporter.noun(cohort), reporter.options
-    asked = Asked(
+    return Asked(
         endpoint,
         unit,
         options.classes if endpoint == CLASSES else ("",),
@@ -315,35 +193,61 @@ def endpoint_figures(
         test.leaky,
     )
 
+
+def endpoint_figures(
+    reporter: Reporter, test: IndexTest, cohort: str, who: str, asked: Asked
+) -> list[page.Block]:
+    """Draw an endpoint's curves and cross-tabulate it; what could not be drawn is noted in ``asked.lost``."""
+
+    def sources(files: Iterable[str]) -> dict[str, str]:
+        return reporter.sources(*(reporter.results.accuracy_path(test, cohort, name) for name in files))
+
     def block(made: Drawing) -> page.Figure:
-        paths = [reporter.results.accuracy_path(test, cohort, name) for name in made.files]
         return reporter.draw(
             made.canvas,
-            stem(made.kind, cohort, endpoint, unit, *leaky_suffix(test)),
+            stem(made.kind, cohort, asked.endpoint, asked.unit, *leaky_suffix(test)),
             f"{made.title}. {asked.subtitle}.",
             made.alternative,
-            reporter.sources(*paths),
+            sources(made.files),
             test.leaky,
         )
 
     drawn = [block(made) for made in endpoint_drawings(asked)]
-    confusion: list[page.Block] = []
     counts = asked.rows("confusion.csv")
-    if not counts.empty:
-        matrix = confusion_matrix(counts, options.classes)
-        drawn.append(block(_confusion(asked, matrix, options.classes)))
-        path = reporter.results.accuracy_path(test, cohort, "confusion.csv")
-        confusion = [
-            tables.confusion_table(
-                matrix,
-                asked.counted,
-                f"{who}: confusion matrix, {endpoint}, {unit_title(unit, noun)}",
-                reporter.sources(path),
-                test.leaky,
-            )
-        ]
-    notes: list[page.Block] = [page.Text(asked.lost, "warning")] if asked.lost else []
-    return [*([page.Figures(drawn)] if drawn else []), *confusion, *notes]
+    if counts.empty:
+        return [page.Figures(drawn)] if drawn else []
+    classes = reporter.options.classes
+    matrix = confusion_matrix(counts, classes)
+    drawn.append(block(_confusion(asked, matrix, classes)))
+    table = tables.confusion_table(
+        matrix,
+        asked.counted,
+        f"{who}: confusion matrix, {asked.endpoint}, {unit_title(asked.unit, reporter.noun(cohort))}",
+        sources(["confusion.csv"]),
+        test.leaky,
+    )
+    return [page.Figures(drawn), table]
+
+
+def _beside(
+    reporter: Reporter,
+    test: IndexTest,
+    cohort: str,
+    who: str,
+    asked: Asked,
+    warnings: pd.DataFrame | None,
+) -> list[page.Block]:
+    """Return the tables that stand beside an endpoint's metrics, in the primary unit."""
+    noun, results = reporter.noun(cohort), reporter.results
+    beside = Beside(
+        asked,
+        who,
+        noun,
+        n_text(asked.metrics, asked.endpoint, asked.unit, noun),
+        warnings,
+        lambda name: reporter.sources(results.accuracy_path(test, cohort, name)),
+    )
+    return [*three_analyses(beside), *measure_blocks(beside, "case" in reporter.options.units)]
 
 
 def _cutoff(reporter: Reporter, test: IndexTest, endpoint: str) -> str:
@@ -373,19 +277,6 @@ def _confusion(asked: Asked, matrix: pd.DataFrame, classes: Sequence[str]) -> Dr
     )
 
 
-def n_text(metrics: pd.DataFrame, endpoint: str, unit: str, noun: str) -> str:
-    """Return ``n = 40 patients (160 images)`` for an endpoint and unit."""
-    rows = metrics[metrics["endpoint"].eq(endpoint) & metrics["unit"].eq(unit) & metrics["primary"]]
-    if rows.empty:
-        return f"n {tables.MISSING}"
-    patients, cases = tables.whole(rows["n_patients"].max()), tables.whole(rows["n_cases"].max())
-    return (
-        f"n = {patients} {noun} ({cases} images)"
-        if unit == "patient"
-        else f"n = {cases} images of {patients} {noun}"
-    )
-
-
 def confusion_matrix(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """Return counts [reference, answer] from long rows, in their order.
 
@@ -396,197 +287,6 @@ def confusion_matrix(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame
     kept = [t for t in table.index if t in classes or table.loc[t].any()]
     answers = [a for a in table.columns if a not in NO_ANSWER or table[a].any()]
     return table.loc[kept, answers]
-
-
-def index_test_tables(reporter: Reporter, protocol: Protocol, cohort: str, who: str) -> list[page.Block]:
-    """Compare all index tests on one cohort, one table an endpoint; nothing for a single index test."""
-    tests = reporter.tests(protocol)
-    if len(tests) < 2:
-        return []
-    return [
-        tables.comparison_table(
-            {
-                f"{t.name}{' (primary)' if i == 0 else ''}": (
-                    reporter.results.accuracy(t, cohort, "metrics.csv"),
-                    reporter.results.accuracy(t, cohort, "warnings.csv"),
-                )
-                for i, t in enumerate(tests)
-            },
-            "index test",
-            endpoint,
-            reporter.unit,
-            f"{who}: all index tests, {endpoint}, {unit_title(reporter.unit, reporter.noun(cohort))}",
-            {
-                f"metrics.csv of {t.name}": reporter.results.href(
-                    reporter.results.accuracy_path(t, cohort, "metrics.csv")
-                )
-                for t in tests
-            },
-            [
-                "The primary index test was declared before the run; no result chooses it.",
-                *reporter.remarks(cohort),
-            ],
-            tests[0].leaky,
-            reporter.noun(cohort),
-        )
-        for endpoint in reporter.endpoints
-    ]
-
-
-# Locked threshold
-
-
-def fitted_on(lock: Mapping[str, Any]) -> str:
-    """Return what the cut-offs were fitted on; empty where none was fitted, as they were fixed beforehand."""
-    rule = lock.get("rule") or {}
-    return "" if rule.get("rule") == "fixed" else str(lock.get("fitted_on") or "")
-
-
-def fitting_statement(lock: Mapping[str, Any]) -> str:
-    """Say how the development figures stand to the predictions that the threshold was fitted on."""
-    source = fitted_on(lock)
-    if not source:
-        return "The threshold was fixed beforehand."
-    if source.startswith("validation"):
-        return f"The threshold was fitted on {source}; development figures are of the test rows."
-    return "Development sensitivity and specificity are at a threshold fitted on the same out-of-fold predictions."
-
-
-def fitted_choices(lock: Mapping[str, Any]) -> list[str]:
-    """Return which of the locked choices were fitted on development predictions."""
-    return [
-        *(["threshold"] if lock["endpoints"] and fitted_on(lock) else []),
-        *(["temperature"] if _temperature(lock) is not None else []),
-    ]
-
-
-def _temperature(lock: Mapping[str, Any]) -> float | None:
-    calibration = lock.get("calibration") or {}
-    temperature = calibration.get("temperature")
-    return None if calibration.get("method") == "none" else temperature
-
-
-def calibration_statement(lock: Mapping[str, Any]) -> str:
-    """Say how the probabilities were calibrated, or that they were not."""
-    calibration = lock.get("calibration") or {}
-    temperature = _temperature(lock)
-    if not calibration:
-        return f"Calibration of the probabilities: {tables.MISSING}."
-    if temperature is None:
-        return "Probabilities were not calibrated."
-    return (
-        f"Probabilities were calibrated beforehand at temperature {tables.number(temperature)}"
-        + (f", fitted on {calibration['fitted_on']}" if calibration.get("fitted_on") else "")
-        + (f" (n = {calibration['n_cases']} images)" if calibration.get("n_cases") is not None else "")
-        + "."
-    )
-
-
-def networks_of(reporter: Reporter, test: IndexTest) -> int:
-    """Return how many networks an index test has: one a fold."""
-    return len(list(reporter.results.training_path(test, "0", "card.json").parent.parent.glob("*/card.json")))
-
-
-def development_answers(lock: Mapping[str, Any]) -> str:
-    """Return whose answers the development scores are."""
-    return str(lock.get("development_answers") or "single networks, out of fold")
-
-
-def ensemble_statements(lock: Mapping[str, Any], networks: int) -> list[str]:
-    """Say whose answers were scored where, and at which temperature; nothing for a single network."""
-    if networks == 1:
-        return []
-    external = lock.get("external_answers") or "mean of the networks of all folds"
-    choices = " and ".join(fitted_choices(lock))
-    count = f" ({networks} networks)" if networks else ""
-    fitted = f"; {choices} {'were' if ' and ' in choices else 'was'} fitted on development's"
-    found = [
-        f"External scores: {external}{count}. Development scores: {development_answers(lock)}"
-        f"{fitted if choices else ''}."
-    ]
-    by_fold = (lock.get("calibration") or {}).get("by_fold") or {}
-    if _temperature(lock) is not None and (by_fold or not _on_validation(lock)):
-        values = ", ".join(f"fold {k} {tables.number(by_fold[k])}" for k in sorted(by_fold, key=int))
-        found.append(
-            "Development rows of each fold were calibrated at the temperature of the other folds"
-            + (f": {values}." if values else ".")
-        )
-    return found
-
-
-def _on_validation(lock: Mapping[str, Any]) -> bool:
-    calibration = lock.get("calibration") or {}
-    return str(calibration.get("fitted_on") or lock.get("fitted_on")).startswith("validation")
-
-
-def lock_blocks(reporter: Reporter, test: IndexTest, applied_to: Sequence[str]) -> list[page.Block]:
-    """State each endpoint's threshold: value, rule, what it was fitted on, digest, where it was applied."""
-    lock = reporter.results.lock(test)
-    rule = lock.get("rule") or {}
-    words = _RULES.get(str(rule.get("rule")), str(rule.get("rule", tables.MISSING))).format(
-        value=rule.get("value")
-    )
-    noun = reporter.noun(DEVELOPMENT)
-    rows = []
-    for name, endpoint in lock["endpoints"].items():
-        for unit in reporter.options.units:
-            fitted = endpoint.get(unit) or {}
-            values = [
-                _number_or_missing(fitted.get(key)) for key in ("threshold", "sensitivity", "specificity")
-            ]
-            n = fitted.get("n")
-            rows.append(
-                [
-                    name,
-                    " + ".join(endpoint["positive"]),
-                    unit_title(unit, noun),
-                    *values,
-                    tables.MISSING if n is None else str(n),
-                ]
-            )
-    header = [
-        "endpoint",
-        "score: sum of",
-        "unit",
-        "threshold",
-        "development sensitivity",
-        "development specificity",
-        "n",
-    ]
-    source = fitted_on(lock)
-    rule_statement = f"Rule: {words}." + (
-        f" Fitted on: {source} of the development cohorts." if source else ""
-    )
-    statements = [
-        calibration_statement(lock),
-        *ensemble_statements(lock, networks_of(reporter, test)),
-        f"Digest {str(lock.get('digest', tables.MISSING))[:12]}; applied unchanged to "
-        + (f"{', '.join(applied_to)}." if applied_to else "no external hospital."),
-    ]
-    sources = reporter.sources(reporter.results.lock_path(test))
-    if not rows:
-        return [
-            page.Text(["No yes/no endpoint: the predicted class is the one with the largest probability."]),
-            page.Text(statements, "note", sources),
-        ]
-    # The lock describes the predictions that were fitted on, which need not be those of the test rows.
-    own = ["Sensitivity, specificity and n of this table are of the validation predictions."]
-    return [
-        page.Text([rule_statement, *statements, fitting_statement(lock)], "note"),
-        tables.Table(
-            f"Locked thresholds of {test.name}",
-            header,
-            rows,
-            (3, 4, 5, 6),
-            own if source.startswith("validation") else (),
-            sources,
-            test.leaky,
-        ),
-    ]
-
-
-def _number_or_missing(value: Any) -> str:
-    return tables.MISSING if value is None else tables.number(value)
 
 
 # Errors
@@ -800,11 +500,6 @@ def _scalars(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, 
             yield f"{prefix}{key}", tables.MISSING if item is None else item
 
 
-def missing(path: Path, results: Results) -> page.Text:
-    """Return the words that stand in place of a file that is not there."""
-    return page.Text([f"{tables.MISSING}: {results.href(path)}"], "warning")
-
-
 def banners(inventories: Mapping[str, pd.DataFrame], protocols: Sequence[Protocol]) -> list[str]:
     """Return what must be read before the first figure: surrogate patients, leaky protocol."""
     surrogate = [c for c in inventories if c in surrogate_cohorts(inventories)]
@@ -812,18 +507,3 @@ def banners(inventories: Mapping[str, pd.DataFrame], protocols: Sequence[Protoco
     if "as_published" in protocols:
         found.append(f"Sections stamped “{LEAKY}” come from a split by image, as the study was published.")
     return found
-
-
-def surrogate_cohorts(inventories: Mapping[str, pd.DataFrame]) -> frozenset[str]:
-    """Return the cohorts in which near-duplicate clusters stand in for patients."""
-    return frozenset(c for c, table in inventories.items() if table["patient_source"].eq("surrogate").any())
-
-
-def checked_tests(options: CommonOptions) -> CommonOptions:
-    """Refuse options that name no index test, or one that is not ``<model>-<colour>``."""
-    bad = [name for name in options.index_tests if name.count("-") != 1]
-    if bad or not options.index_tests:
-        raise UserError(
-            f"--options: index_tests needs names like <model>-<colour>, the primary one first; found {options.index_tests}"
-        )
-    return options

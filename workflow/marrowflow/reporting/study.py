@@ -26,30 +26,32 @@ from marrowflow.config import (
 from marrowflow.files import write_table
 from marrowflow.reporting import drawing, page, tables
 from marrowflow.reporting.accuracy_figures import short
+from marrowflow.reporting.comparisons import comparison_blocks
 from marrowflow.reporting.forest import Estimate, forest
-from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_csv, read_json
-from marrowflow.reporting.sections import (
+from marrowflow.reporting.locked import fitting_statement, lock_blocks
+from marrowflow.reporting.methods import interval_section
+from marrowflow.reporting.reporter import (
     CommonOptions,
     Reporter,
-    accuracy_sections,
-    banners,
     checked_tests,
     endpoint_title,
-    ensemble_footnote,
-    error_blocks,
-    fitting_statement,
-    flow_blocks,
-    flow_of,
-    index_test_tables,
     leaky_suffix,
-    limitation_section,
-    limitations,
-    lock_blocks,
     missing,
-    record_section,
     stem,
     surrogate_cohorts,
     unit_title,
+)
+from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_csv, read_json
+from marrowflow.reporting.sections import (
+    accuracy_sections,
+    banners,
+    ensemble_footnote,
+    error_blocks,
+    flow_blocks,
+    flow_of,
+    limitation_section,
+    limitations,
+    record_section,
 )
 from marrowflow.reporting.training_figure import training_curves
 
@@ -59,10 +61,6 @@ _PROTOCOLS = {
     "sound": "patients and near-duplicate clusters are never divided",
     "as_published": "divided by image as published",
 }
-_INTERVALS = (
-    "Proportions (accuracy, sensitivity, specificity, PPV, NPV): Wilson on the effective sample size, with a t "
-    "quantile. All other metrics, and means over classes: BCa bootstrap of {noun} (percentile where BCa is undefined)"
-)
 
 
 class Options(CommonOptions):
@@ -176,8 +174,17 @@ def _protocol_sections(
             page.Section(cohort.hospital, f"flow-{protocol}-{cohort.name}", blocks, leaky=test.leaky)
         )
     development = accuracy_sections(reporter, test, DEVELOPMENT, "Development", f"development-{protocol}")
-    whole = [(DEVELOPMENT, "Development"), *((c.name, c.hospital) for c in external)]
-    compared = [b for name, who in whole for b in index_test_tables(reporter, protocol, name, who)]
+    compared = [
+        page.Section(
+            who,
+            f"comparison-{protocol}-{name}",
+            comparison_blocks(reporter, protocol, name, who),
+            leaky=test.leaky,
+        )
+        for name, who in [(DEVELOPMENT, "Development"), *((c.name, c.hospital) for c in external)]
+        if len(options.index_tests) > 1
+    ]
+    alone = [] if compared else comparison_blocks(reporter, protocol, DEVELOPMENT, "Development")
     return [
         section("Results at a glance", "glance", _glance_blocks(reporter, test, external)),
         section(
@@ -188,7 +195,7 @@ def _protocol_sections(
         section("Locked threshold", "threshold", lock_blocks(reporter, test, [c.hospital for c in external])),
         section("Accuracy on development data, out of fold", "development", [], development),
         section("External validation", "external", _external_blocks(reporter, test, external)),
-        *([section("Index tests compared", "tests", compared)] if compared else []),
+        section("Comparison of index tests", "comparison", alone, compared),
         section("Most confident errors, development", "errors", error_blocks(reporter, test, DEVELOPMENT)),
     ]
 
@@ -432,7 +439,7 @@ def _optimism_section(reporter: Reporter) -> page.Section:
 
 
 def _methods_section(options: Options, noun: str) -> page.Section:
-    """Return the settings that ran, as they were configured; `noun` is what the bootstrap resamples."""
+    """Return the settings that ran, as they were configured; `noun` is what stands for patients."""
     models = [
         [
             name,
@@ -475,11 +482,11 @@ def _methods_section(options: Options, noun: str) -> page.Section:
                     ),
                     "Calibration": options.calibration.method,
                     "Threshold": f"{options.threshold.rule}{value}",
-                    "Intervals": f"{options.accuracy.confidence:.0%}. {_INTERVALS.format(noun=noun)}: {options.accuracy.replicates} resamples, seed {options.accuracy.seed}",
                     "Units of analysis": ", ".join(options.units),
                 }
             ),
         ],
+        [interval_section(options, noun)],
     )
 
 

@@ -20,6 +20,7 @@ PATIENTS, SURROGATES = "patients", "surrogate groups"
 
 # Held together by no-break spaces, so that an interval never breaks in two lines.
 _TO = "\u00a0to\u00a0"
+_SHORT = 24  # characters of a cell that is kept in one line
 
 METRICS = {
     "auc": "AUC",
@@ -42,9 +43,16 @@ METRICS = {
 
 METHODS = {
     "wilson_neff": "Wilson, effective n",
+    "logit_t": "ratio estimator, logit, t",
+    "jackknife_logit": "leave-one-patient-out, logit, t",
+    "newcombe_neff": "Newcombe on effective patients",
+    "jackknife_t": "leave-one-patient-out, t",
+    "log_robust": "log scale, cluster-robust",
+    "mover_wilson_neff": "MOVER from Wilson, effective n",
     "bootstrap_bca": "bootstrap (BCa)",
     "bootstrap_percentile": "bootstrap (percentile)",
     "obuchowski_logit": "Obuchowski, logit",
+    "obuchowski": "Obuchowski",
     "delong": "DeLong",
     "clopper_pearson": "Clopper–Pearson",
     "wilson": "Wilson",
@@ -93,6 +101,17 @@ def whole(value: Any) -> str:
     return "–" if value != value else f"{value:.0f}"
 
 
+def one_of(noun: str) -> str:
+    """Return the singular of what stands for patients: ``patients or surrogate groups`` gives ``patient or surrogate group``."""
+    return noun[:-1].replace("s or ", " or ")
+
+
+def method_title(method: str, noun: str = PATIENTS) -> str:
+    """Return an interval method's name; of surrogate groups one leaves out a group, not a patient."""
+    title = METHODS.get(method, method)
+    return title.replace("patient", "group") if noun == SURROGATES else title
+
+
 def interval(row: Mapping[str, Any], warnings: Sequence[str] = ()) -> str:
     """Return ``low to high`` of a metrics row, or ``no interval: <reason>``."""
     low, high = float(row["low"]), float(row["high"])
@@ -105,8 +124,13 @@ def interval(row: Mapping[str, Any], warnings: Sequence[str] = ()) -> str:
 
 def share(row: Mapping[str, Any]) -> str:
     """Return ``numerator/denominator`` of a metrics row; empty where the metric is no proportion."""
-    text = f"{whole(row['numerator'])}/{whole(row['denominator'])}"
+    text = f"{whole(row.get('numerator', ''))}/{whole(row.get('denominator', ''))}"
     return "" if text == "–/–" else text
+
+
+def estimate(row: Mapping[str, Any]) -> str:
+    """Return ``estimate [numerator/denominator]``; only a proportion has the brackets."""
+    return number(row["estimate"]) + (f"\u00a0[{share(row)}]" if share(row) else "")
 
 
 def estimate_with_interval(row: Mapping[str, Any] | None, warnings: Sequence[str] = ()) -> str:
@@ -116,9 +140,8 @@ def estimate_with_interval(row: Mapping[str, Any] | None, warnings: Sequence[str
     """
     if row is None:
         return MISSING
-    text = number(row["estimate"]) + (f"\u00a0[{share(row)}]" if share(row) else "")
     shown = interval(row, warnings)
-    return text if shown == "–" else f"{text} ({shown})"
+    return estimate(row) if shown == "–" else f"{estimate(row)} ({shown})"
 
 
 def primary_row(
@@ -188,7 +211,7 @@ def metrics_table(
                 row["class"] or "–",
                 number(row["estimate"]),
                 interval(row, why),
-                METHODS.get(row["method"], row["method"]).replace(" ", "\u00a0"),
+                _unbroken(method_title(row["method"], noun)),
                 share(row) or "–",
                 whole(row["n_patients"]),
                 whole(row["n_cases"]),
@@ -216,6 +239,11 @@ def metrics_table(
         i for i, name in enumerate(header) if name in {"estimate", noun, "images", "numerator / denominator"}
     ]
     return Table(title, header, body, numeric, notes, sources, leaky)
+
+
+def _unbroken(text: str) -> str:
+    """Keep a short text in one line; a long one would push the last columns off the page."""
+    return text.replace(" ", "\u00a0") if len(text) <= _SHORT else text
 
 
 def wide_warnings(warnings: pd.DataFrame | None, endpoint: str, unit: str, noun: str = PATIENTS) -> list[str]:
@@ -433,7 +461,7 @@ def metric_title(metric: str, name: str) -> str:
 
 
 def comparison_table(
-    rows: Mapping[Sequence[str] | str, tuple[pd.DataFrame | None, pd.DataFrame | None]],
+    rows: Mapping[str, tuple[pd.DataFrame | None, pd.DataFrame | None]],
     what: str,
     endpoint: str,
     unit: str,
@@ -449,7 +477,7 @@ def comparison_table(
     """
     body, shares = [], False
     for name, (metrics, warnings) in rows.items():
-        line = [str(name)]
+        line = [name]
         n = None
         for metric, of in headline(endpoint):
             row = primary_row(metrics, endpoint, unit, metric, of)

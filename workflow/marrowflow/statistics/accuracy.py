@@ -13,8 +13,9 @@ writes to DIR
 
 Units without a truth or without an answer of the index test stand in ``confusion.csv`` and ``indeterminate.csv`` only.
 
-Where neither the options nor probability columns name the classes, they are those that occur and the
-endpoints' positive ones; what needs a class that never occurs is then undefined, and no error.
+Where neither the options nor probability columns name the classes, they are those that occur and the positive ones of
+the options' endpoints; what needs a class that never occurs is then undefined, and no error. A class of ``--positive``
+must occur or be declared.
 """
 
 from __future__ import annotations
@@ -178,12 +179,13 @@ def main(argv: Sequence[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = step_parser("statistics.accuracy", "Diagnostic accuracy of a prediction table, with intervals.")
     parser.add_argument(
-        "--predictions", type=existing_file, required=True, help="prediction table (.parquet or .csv)"
+        "--predictions", type=existing_file, required=True, help="prediction table (.parquet, .csv or .tsv)"
     )
     parser.add_argument("--unit", choices=get_args(Unit), help="unit of analysis; left out, the options say")
     parser.add_argument(
         "--positive",
         nargs="+",
+        action="extend",
         default=[],
         metavar="CLASS",
         help="classes in which the target condition is present: one yes/no endpoint, and no other, is measured",

@@ -19,6 +19,7 @@ from marrowflow.config import Accuracy
 MOST_UNDEFINED = 0.05
 """An interval is suppressed where more than this share of the replicates is undefined."""
 
+# What is equal in exact arithmetic, such as a difference of two shares, counts as equal. Metrics are of the order of 1.
 _ROUNDING = 1e-12
 
 # Weights drawn at a time: 8 MB of integers.
@@ -129,8 +130,8 @@ def bootstrap_intervals(
     replicates
         Float64 [resamples], NaN where undefined; may be infinite.
     influence
-        Float64 [patients]: each patient's pull on the estimate, such as the mean of the leave-one-out
-        values minus the patient's own. Only their skewness counts, so any scale will do.
+        [patients], of any precision: each patient's pull on the estimate, such as the mean of the leave-one-out
+        values minus the patient's own. Only their skewness counts, so any scale will do that is not far smaller.
     confidence
         Coverage.
 
@@ -138,24 +139,34 @@ def bootstrap_intervals(
     -----
     Efron 1987, Better bootstrap confidence intervals, JASA 82:171, sections 2–4. Replicates equal
     to the estimate count half towards the bias correction, because metrics of few rows are discrete.
-    An interval with an infinite limit is not given, nor then another in its place.
+    An interval with an infinite limit is not given, nor then another in its place; one without width is not given.
     """
     defined = np.sort(replicates[~np.isnan(replicates)])
     undefined = len(replicates) - len(defined)
     if undefined > MOST_UNDEFINED * len(replicates):
         return Bootstrapped([], undefined, f"{undefined} of {len(replicates)} replicates are undefined")
-    if defined[0] == defined[-1]:
+    if _is_equal(defined[0], defined[-1]):
         return Bootstrapped([], undefined, "all replicates are equal: the bootstrap has no width here")
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    percentile = Interval("bootstrap_percentile", *_quantiles(defined, tails))
-    adjusted = _bca_tails(estimate, defined, influence, tails)
-    found = [percentile]
-    if adjusted is not None:
-        found.insert(0, Interval("bootstrap_bca", *_quantiles(defined, adjusted)))
-    if np.isinf(found[0].high):
+    shares = {"bootstrap_bca": _bca_tails(estimate, defined, influence, tails), "bootstrap_percentile": tails}
+    limits = [Interval(m, *_quantiles(defined, s)) for m, s in shares.items() if s is not None]
+    if np.isinf(limits[0].high):
         return Bootstrapped([], undefined, "the upper limit is infinite")
-    problem = "" if adjusted is not None else "BCa is undefined here; the percentile interval stands"
-    return Bootstrapped([interval for interval in found if np.isfinite(interval.high)], undefined, problem)
+    found = [i for i in limits if np.isfinite(i.high) and not _is_equal(i.low, i.high)]
+    if not found:
+        return Bootstrapped([], undefined, "both limits are equal: the bootstrap has no width here")
+    bca = found[0].method == "bootstrap_bca"
+    problem = "" if bca else "BCa gives no interval here; the percentile interval stands"
+    return Bootstrapped(found, undefined, problem)
+
+
+def _is_equal(low: float, high: float) -> bool:
+    """Say whether two values, the second no smaller, differ by no more than rounding."""
+    return bool(low == high or high - low <= _rounding(low))
+
+
+def _rounding(value: float) -> float:
+    return _ROUNDING * max(1.0, abs(value))
 
 
 def _quantiles(ascending: np.ndarray, shares: np.ndarray) -> list[float]:
@@ -171,15 +182,19 @@ def _bca_tails(
     estimate: float, ascending: np.ndarray, influence: np.ndarray, tails: np.ndarray
 ) -> np.ndarray | None:
     """Return the quantiles that BCa reads instead of ``tails``, or None where they do not exist."""
-    # What is equal in exact arithmetic, such as a difference of two shares, must count as equal.
-    near = _ROUNDING * max(1.0, abs(estimate))
+    near = _rounding(estimate)
     below = np.searchsorted(ascending, estimate - near) + np.searchsorted(ascending, estimate + near, "right")
     share = below / (2 * len(ascending))
-    spread = (influence**2).sum()
-    if not 0 < share < 1 or not np.isfinite(spread) or spread == 0:
+    finite = ascending[np.isfinite(ascending)]
+    largest = float(np.abs(influence).max())
+    # Pulls that are far smaller than the replicates' width differ by rounding only.
+    least = _ROUNDING * max(abs(estimate), finite[-1] - finite[0])
+    if not 0 < share < 1 or not np.isfinite(largest) or largest <= least:
         return None
+    # At their own scale their squares and cubes cannot vanish.
+    pull = influence.astype(np.float64) / largest
     bias = ndtri(share)
-    acceleration = (influence**3).sum() / (6 * spread**1.5)
+    acceleration = (pull**3).sum() / (6 * (pull**2).sum() ** 1.5)
     z = bias + ndtri(tails)
     stretch = 1 - acceleration * z
     if (stretch <= 0).any():

@@ -16,10 +16,10 @@
 
 Brier = reliability - resolution + uncertainty + within-bin, exactly.
 
-``ece`` and ``brier_reliability`` are biased upwards: the ȳ_k of perfectly calibrated probabilities scatter about p̄_k, and
-what scatters counts as error (Bröcker 2012, Climate Dynamics 39:655). A resample scatters them once more. Their
-intervals therefore lean upwards and never hold 0, which is the truth where calibration is perfect; see `BIASED`.
-``brier_resolution`` is biased likewise, but by little of its size.
+``ece``, ``brier_reliability`` and ``brier_resolution`` are biased upwards: the ȳ_k of perfectly calibrated probabilities
+scatter about p̄_k, those of probabilities that tell nothing about ȳ, and what scatters counts as error and as resolution
+(Bröcker 2012, Climate Dynamics 39:655). A resample scatters them once more. Their intervals would lean upwards, never
+hold 0, and may not even hold the estimate; they are not given, see `BIASED`.
 
 A regression has no finite fit where no negative scores above a positive or none below (Albert and Anderson
 1984, Biometrika 71:1): undefined.
@@ -55,11 +55,13 @@ BINNED = (
 )
 METRICS = (*REGRESSIONS, *BINNED)
 
-BIASED = ("ece", "brier_reliability")
+BIASED = ("ece", "brier_reliability", "brier_resolution")
 """Metrics whose resampled intervals do not keep their coverage.
 
-Simulated with 100 patients of 8 rows: 95 % intervals held the truth in 0 % of samples where calibration was perfect and in
-87-90 % where the slope was .67; those of all other metrics here in 93-96 %.
+Simulated with 100 patients of 8 rows: 95 % intervals of the first two held the truth in 0 % of samples where calibration
+was perfect and in 87-90 % where the slope was .67. Those of the resolution held it, of perfectly calibrated logits with a
+standard deviation of .3, .6, 1 and 2, in 80, 90, 91 and 94 %, and with 30 patients in 47, 84, 89 and 95 %. Those of all other
+metrics here did in 93-96 %.
 """
 
 RECALIBRATED = "_recalibrated"
@@ -73,7 +75,10 @@ _POINTS = 256
 _MOST_STEPS = 100
 _MOST_HALVINGS = 30
 _STEP = 1e-9
+# No step moves a logit by more: clipped ones are all within 33 of one another.
+_LONGEST = 32.0
 _ROUNDING = 1e-11
+_SINGULAR = 1e-14
 
 
 @dataclass(frozen=True)
@@ -313,11 +318,19 @@ def _fit(
     """
     large, both = np.full((len(rows), 1), np.nan), np.full((len(rows), 2), np.nan)
     mixed = np.isfinite(reach).all(axis=0)
-    overlap = (reach[0] + reach[3] > 0) & (reach[1] + reach[2] > 0)
-    ones = np.ones_like(x)
-    large[mixed] = _maximise(ones[:, None], x, rows[mixed], sums[mixed, :1], np.zeros(1))
+    overlap = mixed & (reach[0] + reach[3] > 0) & (reach[1] + reach[2] > 0)
+    ones, n = np.ones_like(x), rows.sum(axis=1)
+    # Without regard to x the level fits. Thence no first step is large, whereas a slope of 1 may fit nothing.
+    level = np.full(len(rows), np.nan)
+    level[mixed] = logit(sums[mixed, 0] / n[mixed])
+    middle = ratio(rows @ x, n)
+    large[mixed] = _maximise(ones[:, None], x, rows[mixed], sums[mixed, :1], (level - middle)[mixed, None])
     both[overlap] = _maximise(
-        np.column_stack([ones, x]), np.zeros_like(x), rows[overlap], sums[overlap], np.array([0.0, 1.0])
+        np.column_stack([ones, x]),
+        np.zeros_like(x),
+        rows[overlap],
+        sums[overlap],
+        np.column_stack([level, np.zeros_like(level)])[overlap],
     )
     return large, both
 
@@ -328,11 +341,12 @@ def _maximise(
     """Return the coefficients [resamples, k] of logistic regressions that differ in their rows only, by Newton's method.
 
     ``design`` [points, k] and ``offset`` [points] are common; ``rows`` [resamples, points], ``sums`` [resamples, k] are
-    Σy times the design. A step that lowers the likelihood is halved. NaN without convergence.
+    Σy times the design, ``start`` is [resamples, k]. A step is cut to `_LONGEST`, and halved while it lowers the likelihood.
+    NaN where it does not converge or the information is singular.
     """
-    k = len(start)
+    k = design.shape[1]
     products = (design[:, :, None] * design[:, None, :]).reshape(-1, k * k)
-    found = np.tile(start, (len(rows), 1))
+    found = start.copy()
     unfinished = np.arange(len(rows))
 
     def likelihood(at: np.ndarray, n: np.ndarray, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -346,18 +360,31 @@ def _maximise(
         value, mean = likelihood(at, n, s)
         expected = n * mean
         information = ((expected * (1 - mean)) @ products).reshape(-1, k, k)
-        step = np.linalg.solve(information, (s - expected @ design)[:, :, None])[:, :, 0]
+        step = _solve(information, s - expected @ design)
+        step *= _LONGEST / np.abs(step @ design.T).max(axis=1, keepdims=True, initial=_LONGEST)
+        # Rounding, of two sums that may nearly cancel, must not be taken for a loss.
+        least = value - _ROUNDING * (np.abs(value) + np.abs((at * s).sum(axis=1)))
         for _ in range(_MOST_HALVINGS):
-            # Rounding must not be taken for a loss.
-            worse = likelihood(at + step, n, s)[0] < value - _ROUNDING * np.abs(value)
+            worse = likelihood(at + step, n, s)[0] < least
             if not worse.any():
                 break
             step[worse] /= 2
+        else:
+            step[worse] = np.nan
         found[unfinished] = at + step
-        unfinished = unfinished[np.abs(step).max(axis=1) > _STEP]
+        unfinished = unfinished[(np.abs(step) > _STEP * (1 + np.abs(at))).any(axis=1)]
         if not len(unfinished):
             break
     found[unfinished] = np.nan
+    return found
+
+
+def _solve(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solve positive systems [systems, k, k] for right sides [systems, k]; NaN where the matrix is singular but for rounding."""
+    found = np.full_like(right, np.nan)
+    diagonal = np.diagonal(matrices, axis1=1, axis2=2)
+    regular = np.linalg.det(matrices) > _SINGULAR * diagonal.prod(axis=1)
+    found[regular] = np.linalg.solve(matrices[regular], right[regular][:, :, None])[:, :, 0]
     return found
 
 

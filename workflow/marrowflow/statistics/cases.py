@@ -150,8 +150,11 @@ def countable(units: Units) -> Sample:
 
 
 def people(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's person, int64 [rows] from 0 in order of appearance, and the person's first row [people]."""
-    codes = table.groupby(["cohort", "patient_id"], sort=False).ngroup().to_numpy(np.int64)
+    """Return each row's person, int64 [rows] from 0 in the order of cohorts and ids, and the person's first row [people].
+
+    The order of the rows does not number the people, so that it does not decide what a seed draws.
+    """
+    codes = table.groupby(["cohort", "patient_id"], sort=True).ngroup().to_numpy(np.int64)
     return codes, np.unique(codes, return_index=True)[1]
 
 

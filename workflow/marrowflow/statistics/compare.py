@@ -33,6 +33,7 @@ from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import Accuracy, Unit, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_table
+from marrowflow.prediction_files import read_rows
 from marrowflow.predictions import Predictions, check_predictions, read_predictions
 from marrowflow.statistics.agreement import AGREEMENT_COLUMNS, agreement_rows, count_agreement
 from marrowflow.statistics.cases import Units, gather_units, people
@@ -201,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="prediction tables (.parquet or .csv) that hold the index tests",
+        help="prediction tables (.parquet, .csv or .tsv) that hold the index tests",
     )
     parser.add_argument("--index-test", required=True, metavar="NAME", help="the one that is compared")
     parser.add_argument(
@@ -220,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--positive",
         nargs="+",
+        action="extend",
         default=[],
         metavar="CLASS",
         help="classes in which the target condition is present: one yes/no endpoint, and no other, is compared",
@@ -287,12 +289,9 @@ def _only_table_of(name: str, held: Mapping[Path, Sequence[str]]) -> Path:
 
 
 def _index_tests_in(path: Path) -> list[str]:
-    """Return the index tests' names; what is wrong with the table otherwise, `read_predictions` will say."""
-    if path.suffix == ".parquet":
-        table = pd.read_parquet(path)
-    else:
-        table = pd.read_csv(path, usecols=lambda column: column == "index_test", dtype="str", na_filter=False)
-    return sorted(set(table["index_test"])) if "index_test" in table else [_UNNAMED]
+    """Return the index tests' names; what is wrong with the rows, `read_predictions` will say."""
+    table = read_rows(path, ["index_test"])
+    return sorted(set(table["index_test"].fillna("").astype(str))) if "index_test" in table else [_UNNAMED]
 
 
 def _same_classes(tables: Sequence[Predictions], names: Sequence[tuple[Path, str]]) -> list[Predictions]:
@@ -307,6 +306,7 @@ def _same_classes(tables: Sequence[Predictions], names: Sequence[tuple[Path, str
         else replace(
             check_predictions(p.table, declared, f"{path} ({name})"),
             has_patients=p.has_patients,
+            notes=p.notes,
         )
         for p, (path, name) in zip(tables, names, strict=True)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from scipy.sparse import csr_array
 from marrowflow.statistics.bootstrap import Interval
 from marrowflow.statistics.cases import Sample
 from marrowflow.statistics.evaluation import Evaluation, Question
-from marrowflow.statistics.intervals import ratio_correlation, wilson_clustered
-from marrowflow.statistics.metrics import one_against_rest, ratio
+from marrowflow.statistics.metrics import ratio
+from marrowflow.statistics.movers import mover_ratio, wilson_parts
 from marrowflow.statistics.tallies import in_portions, tally
 
 Key = tuple[str, str, float]
@@ -126,16 +127,19 @@ class PredictiveValues:
 
     def estimates(self) -> dict[Key, float]:
         """Return each predictive value; NaN where sensitivity or specificity is undefined, or nobody would be called so."""
-        return self._by_bayes(self.evaluation.cells.sum(axis=0), float)
+        return self._by_bayes(lambda name: self._cells[name].sum(axis=0), float)
 
     def values(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
         """Return each predictive value [resamples] for patients' counts [resamples, patients]; NaN where undefined."""
-        return self._by_bayes(weights.astype(np.float64) @ self.evaluation.cells, np.asarray)
+        w = weights.astype(np.float64)
+        return self._by_bayes(lambda name: w @ self._cells[name], np.asarray)
 
     def influence(self) -> dict[Key, np.ndarray]:
         """Return the mean of the leave-one-out values less each, float64 [patients]."""
-        cells = self.evaluation.cells
-        return self._by_bayes(cells.sum(axis=0) - cells, lambda left_out: left_out.mean() - left_out)
+        return self._by_bayes(
+            lambda name: self._cells[name].sum(axis=0) - self._cells[name],
+            lambda left_out: left_out.mean() - left_out,
+        )
 
     def closed_form(self, key: Key, confidence: float) -> Interval | None:
         """Return the interval from those of sensitivity and specificity, or None where one of them has none.
@@ -148,27 +152,28 @@ class PredictiveValues:
         both truths, is that of the ratio estimators' residuals; it vanishes where no patient has both, or a part is 0 or 1.
         """
         metric, name, prevalence = key
-        tp, fp, fn, tn = self._cells(self.evaluation.cells, name).T
+        tp, fp, fn, tn = self._cells[name].T
         if metric == "ppv_at_prevalence":
-            odds, parts = (1 - prevalence) / prevalence, ((fp, fp + tn), (tp, tp + fn))
+            odds, of_ratio = (1 - prevalence) / prevalence, ((fp, fp + tn), (tp, tp + fn))
         else:
-            odds, parts = prevalence / (1 - prevalence), ((fn, tp + fn), (tn, fp + tn))
-        (above, of_above), (below, of_below) = parts
-        first, second = (
-            wilson_clustered(above, of_above, confidence),
-            wilson_clustered(below, of_below, confidence),
-        )
-        if first is None or second is None or not (above.any() or below.any()):
+            odds, of_ratio = prevalence / (1 - prevalence), ((fn, tp + fn), (tn, fp + tn))
+        parts = wilson_parts(of_ratio, confidence)
+        if parts is None or parts.estimates.sum() == 0:
             return None
-        x, y = above.sum() / of_above.sum(), below.sum() / of_below.sum()
-        correlation = ratio_correlation((above, of_above), (below, of_below))
-        low, high = mover_ratio((x, first), (y, second), correlation)
+        low, high = mover_ratio(parts)
         return Interval("mover_wilson_neff", float(1 / (1 + high * odds)), float(1 / (1 + low * odds)))
 
-    def _by_bayes(self, cells: np.ndarray, measure: Callable[[np.ndarray], Any]) -> dict[Key, Any]:
+    @cached_property
+    def _cells(self) -> dict[str, np.ndarray]:
+        """(tp, fp, fn, tn), float64 [patients, 4], of each question."""
+        return {q.name: self.evaluation.cells_of(q.name) for q in self.evaluation.questions}
+
+    def _by_bayes(
+        self, cells_of: Callable[[str], np.ndarray], measure: Callable[[np.ndarray], Any]
+    ) -> dict[Key, Any]:
         found = {}
         for name in [q.name for q in self.evaluation.questions]:
-            tp, fp, fn, tn = np.moveaxis(self._cells(cells, name), -1, 0)
+            tp, fp, fn, tn = np.moveaxis(cells_of(name), -1, 0)
             a, b = ratio(tp, tp + fn), ratio(tn, fp + tn)
             for prevalence in self.prevalences:
                 with_condition, without = a * prevalence, b * (1 - prevalence)
@@ -177,50 +182,6 @@ class PredictiveValues:
                 for metric, value in zip(PREDICTIVE_VALUES, (ppv, npv), strict=True):
                     found[metric, name, prevalence] = measure(value)
         return found
-
-    def _cells(self, cells: np.ndarray, name: str) -> np.ndarray:
-        """Return (tp, fp, fn, tn) [..., 4] of a question from the endpoint's table [..., cells]."""
-        if not name:
-            return cells
-        k = len(self.evaluation.sample.classes)
-        return one_against_rest(
-            cells.reshape(*cells.shape[:-1], k, k), self.evaluation.sample.classes.index(name)
-        )
-
-
-def mover_ratio(
-    above: tuple[float, Interval], below: tuple[float, Interval], correlation: float
-) -> tuple[float, float]:
-    """Return limits of the ratio of two estimates that are no less than 0, from the limits of each.
-
-    Parameters
-    ----------
-    above, below
-        Estimate and interval of numerator and denominator, not both estimates 0.
-    correlation
-        Of the two estimates.
-
-    Notes
-    -----
-    R is a limit where that of x - Ry is 0 (Zou and Donner 2008, Stat Med 27:1693, with its term of correlation): where
-    (x - Ry)² = (x - l)² - 2ρR(x - l)(u - y) + R²(u - y)², l and u being the limits of x below and of y above for the lower
-    limit of R, and the other way round for the upper. Without correlation these are the limits of Donner and
-    Zou 2012, Stat Methods Med Res 21:347 (MOVER-R). The upper one is infinite where the denominator may be 0.
-    """
-    (x, of_x), (y, of_y) = above, below
-    # Each is a root of aR² - 2bR + c = 0, written so that neither divides by what may be 0 or change its sign.
-    a, b, c, root = _quadratic(x, x - of_x.low, y, of_y.high - y, correlation)
-    low = c / (b + root) if c > 0 and b + root > 0 else 0.0
-    a, b, c, root = _quadratic(x, of_x.high - x, y, y - of_y.low, correlation)
-    return low, (b + root) / a if a > 0 else np.inf
-
-
-def _quadratic(
-    x: float, of_x: float, y: float, of_y: float, correlation: float
-) -> tuple[float, float, float, float]:
-    """Return a, b, c of `mover_ratio` and √(b² - ac), from the estimates and the distances of their limits."""
-    a, b, c = y**2 - of_y**2, x * y - correlation * of_x * of_y, x**2 - of_x**2
-    return a, b, c, float(np.sqrt(max(0.0, b**2 - a * c)))
 
 
 def _net_benefits(counts: np.ndarray) -> np.ndarray:

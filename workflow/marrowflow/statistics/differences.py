@@ -16,9 +16,11 @@ from marrowflow.cli import progress
 from marrowflow.config import Accuracy
 from marrowflow.statistics.bootstrap import Bootstrapped, Interval, bootstrap_intervals, draw_weights
 from marrowflow.statistics.evaluation import Evaluation, Key
-from marrowflow.statistics.hypotheses import PValue, holm, paired_proportions, rao_scott, wald
-from marrowflow.statistics.intervals import difference_jackknife, difference_mover, difference_wald
+from marrowflow.statistics.hypotheses import PValue, holm, jackknife_t, paired_proportions, rao_scott, wald
+from marrowflow.statistics.intervals import difference_jackknife, difference_wald
 from marrowflow.statistics.metrics import MACRO, MICRO
+from marrowflow.statistics.movers import METHOD as MOVER
+from marrowflow.statistics.movers import Proportion, difference_interval
 from marrowflow.statistics.ranking import AucPulls
 from marrowflow.statistics.rows import METRICS, Place
 
@@ -50,6 +52,7 @@ COMPARISON_COLUMNS = (
     "seed",
 )
 
+_UNTESTED = PValue("", np.nan)
 _TESTED_PROPORTIONS = ("sensitivity", "specificity", "accuracy")
 """Proportions with a p-value: those whose denominators both index tests share."""
 
@@ -148,17 +151,18 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
 
     Notes
     -----
-    Exactly one row of a metric and class is primary, and it alone has the test and its p-value: of proportions
-    `difference_mover`, of AUCs `difference_jackknife` (simulated, the bootstrap of their differences covers too little
-    where patients are few), of other metrics the BCa interval, where BCa is undefined the percentile interval, else a row
-    with the method ``none`` and a warning that says why.
+    Exactly one row of a metric and class is primary: of proportions `difference_interval`, of AUCs `difference_jackknife`
+    (simulated, the bootstrap of their differences covers too little where patients are few), of other metrics the BCa
+    interval, where BCa is undefined the percentile interval, else a row with the method ``none`` and a warning that says
+    why. Its p-value is that of the jackknife's t-test for AUCs, so that the two never contradict one another, and of
+    the tests for paired or unpaired counts for proportions.
 
     The acceleration of BCa comes from the patients' pulls on the difference: of the same patients the difference of
     the two pulls; of different patients the pulls of both sides in one list, each as empirical influence over its side's
     number of patients (several samples: Davison and Hinkley 1997, Bootstrap Methods and their Application, chapter 5).
 
-    Differences of AUCs stand with Obuchowski's variance beside it, or DeLong's where every patient has one unit; of
-    different patients the two variances are added.
+    Beside a difference of AUCs stand interval and p-value with Obuchowski's variance, or DeLong's where every patient has one
+    unit; of different patients the two variances are added.
     """
     order = {name: i for i, name in enumerate(["", MICRO, MACRO, *a.classes])}
     keys = sorted(a.estimates.keys() & b.estimates.keys(), key=lambda k: (order[k[1]], METRICS.index(k[0])))
@@ -168,23 +172,27 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
         difference = a.estimates[key] - b.estimates[key]
         problem = "undefined: a denominator is 0 in this sample" if np.isnan(difference) else ""
         problem = problem or a.too_few[key] or b.too_few[key]
-        bootstrapped, test, first, last = Bootstrapped([], 0), PValue("", np.nan), None, None
+        bootstrapped, tests = Bootstrapped([], 0), {}
+        first, last = None, None
         if not problem:
             bootstrapped = _bootstrap(a, b, key, paired, settings.confidence)
-            test, last = _test(a, b, key, paired, settings.confidence)
-            first = _closed_form(a, b, key, paired, settings.confidence)
+            first, test = _printed(a, b, key, paired, settings.confidence)
+            last, beside = _by_variance(a, b, key, paired, settings.confidence)
+            tests = {0: test, -1: beside}
             problem = "" if first else bootstrapped.problem
-        found = [i for i in (first, *bootstrapped.intervals, last) if i is not None]
-        if first is None and not bootstrapped.intervals:
-            found.insert(0, Interval("none", np.nan, np.nan))
+        found = [i for i in (first, *bootstrapped.intervals) if i is not None]
+        found = found or [Interval("none", np.nan, np.nan)]
         if problem:
             place.warn(f"{pair}: {problem}", key)
-        elif key in a.fixed | b.fixed and found[0].method != "mover_wilson_neff":
+        elif key in a.fixed | b.fixed and found[0].method != MOVER:
             place.warn(
-                f"{pair}: at 0 % or 100 % on one side, where no resample moves it: the interval is too narrow",
+                f"{pair}: at 0 % or 100 % on one side, where nothing moves it: the interval is too narrow",
                 key,
             )
+        if last is not None:
+            found.append(last)
         for i, interval in enumerate(found):
+            test = tests.get(-1 if interval is last else i, _UNTESTED)
             drawn = (
                 key in a.replicates
                 and key in b.replicates
@@ -207,8 +215,8 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
                     "high": interval.high,
                     "method": interval.method,
                     "primary": i == 0,
-                    "test": test.name if i == 0 else "",
-                    "p_value": test.p if i == 0 else np.nan,
+                    "test": test.name,
+                    "p_value": test.p,
                     "p_holm": np.nan,
                     "n_cases": a.n_cases,
                     "n_patients": a.n_patients,
@@ -223,8 +231,9 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
 
 
 def with_holm(rows: pd.DataFrame) -> pd.DataFrame:
-    """Fill ``p_holm``. A family is all p-values of one endpoint and unit: all pairs, metrics and classes."""
-    families = rows.groupby(["endpoint", "unit"], sort=False)["p_value"]
+    """Fill ``p_holm`` of primary rows. A family is their p-values of one endpoint and unit: all pairs, metrics and classes."""
+    printed = rows.assign(p=rows["p_value"].where(rows["primary"].astype(bool)))
+    families = printed.groupby(["endpoint", "unit"], sort=False)["p"]
     return rows.assign(p_holm=families.transform(lambda p: holm(p.to_numpy())).astype(np.float64))
 
 
@@ -253,16 +262,41 @@ def _bootstrap(a: Measured, b: Measured, key: Key, paired: bool, confidence: flo
     return bootstrap_intervals(a.estimates[key] - b.estimates[key], mine - theirs, pulls, confidence)
 
 
-def _closed_form(a: Measured, b: Measured, key: Key, paired: bool, confidence: float) -> Interval | None:
-    """Return the interval of a difference of proportions, or of AUCs; None of other metrics, or without spread."""
+def _printed(
+    a: Measured, b: Measured, key: Key, paired: bool, confidence: float
+) -> tuple[Interval | None, PValue]:
+    """Return interval and test of a difference of proportions, or of AUCs; of other metrics, or without spread, no interval."""
     if key in a.proportions:
-        return difference_mover(a.proportions[key], b.proportions[key], paired, confidence)
+        sides = a.proportions[key], b.proportions[key]
+        return difference_interval(*sides, paired, confidence), _test_of_counts(key, *sides, paired)
     if key[0] != "auc":
-        return None
+        return None, _UNTESTED
     fewest = [_fewest(side, key[1]) for side in (a, b)]
     of_a, of_b = a.pulls[key], b.pulls[key]
     parts = [(of_a - of_b, min(fewest))] if paired else list(zip((of_a, of_b), fewest, strict=True))
-    return difference_jackknife(a.estimates[key] - b.estimates[key], parts, confidence)
+    difference = a.estimates[key] - b.estimates[key]
+    return difference_jackknife(difference, parts, confidence), jackknife_t(difference, parts)
+
+
+def _by_variance(
+    a: Measured, b: Measured, key: Key, paired: bool, confidence: float
+) -> tuple[Interval | None, PValue]:
+    """Return interval and test of a question's AUC from Obuchowski's or DeLong's variance; of other metrics none."""
+    metric, name = key
+    if metric != "auc" or name in (MACRO, MICRO):
+        return None, _UNTESTED
+    of_a, of_b = a.aucs[name], b.aucs[name]
+    variance = of_a.minus(of_b).variance() if paired else of_a.variance() + of_b.variance()
+    difference = a.estimates[key] - b.estimates[key]
+    method = "delong" if a.alone and b.alone else "obuchowski"
+    return difference_wald(method, difference, variance, confidence), wald(method, difference, variance)
+
+
+def _test_of_counts(key: Key, of_a: Proportion, of_b: Proportion, paired: bool) -> PValue:
+    """Return the test of a proportion whose denominators both index tests share; of others none."""
+    if key[0] not in _TESTED_PROPORTIONS or key[1] == MICRO:
+        return _UNTESTED
+    return paired_proportions(of_a[0], of_b[0], of_a[1]) if paired else rao_scott(*of_a, *of_b)
 
 
 def _fewest(side: Measured, name: str) -> int:
@@ -273,25 +307,3 @@ def _fewest(side: Measured, name: str) -> int:
 def _scaled(pulls: np.ndarray) -> np.ndarray:
     """Return leave-one-out pulls as the sample's own empirical influence over its number of patients."""
     return pulls * (len(pulls) - 1) / len(pulls)
-
-
-def _test(
-    a: Measured, b: Measured, key: Key, paired: bool, confidence: float
-) -> tuple[PValue, Interval | None]:
-    """Return the metric's test, if it has one, and the interval in closed form that belongs to the test."""
-    metric, name = key
-    if name in (MACRO, MICRO):
-        return PValue("", np.nan), None
-    if metric == "auc":
-        of_a, of_b = a.aucs[name], b.aucs[name]
-        variance = of_a.minus(of_b).variance() if paired else of_a.variance() + of_b.variance()
-        difference = a.estimates[key] - b.estimates[key]
-        method = "delong" if a.alone and b.alone else "obuchowski"
-        return wald(method, difference, variance), difference_wald(method, difference, variance, confidence)
-    if metric in _TESTED_PROPORTIONS:
-        of_units, units = a.proportions[key]
-        against, units_against = b.proportions[key]
-        if paired:
-            return paired_proportions(of_units, against, units), None
-        return rao_scott(of_units, units, against, units_against), None
-    return PValue("", np.nan), None

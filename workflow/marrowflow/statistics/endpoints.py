@@ -16,7 +16,7 @@ from pydantic import Field
 from marrowflow.choices.threshold import locked_threshold
 from marrowflow.config import LEAKY, Accuracy, ClassName, Endpoint, Section, Unit
 from marrowflow.errors import UserError
-from marrowflow.predictions import PATIENT_SOURCE, SURROGATE, Predictions
+from marrowflow.predictions import PATIENT_SOURCE, SURROGATE, Predictions, nearest, same_number
 from marrowflow.statistics.cases import Units, countable
 from marrowflow.statistics.evaluation import RANKED, Evaluation, evaluate_binary, evaluate_classes
 from marrowflow.statistics.rows import Place
@@ -47,11 +47,21 @@ def choose_endpoints(
     """Return what to measure, for `measure`.
 
     The endpoint that the command line's `positive` classes make; else those of the configuration, and
-    the classification into all classes where there are more than two or nothing else is measured.
+    the classification into all classes where there are more than two or nothing else is measured. A class that an
+    endpoint names twice counts once.
+
+    Raises
+    ------
+    UserError
+        A class of `positive` is not among the table's: a slip would give a table of undefined numbers. An endpoint has the
+        name of the classification.
     """
     if positive:
-        return {"+".join(positive): list(positive)}
-    chosen: dict[str, list[str] | None] = {name: list(e.positive) for name, e in options.endpoints.items()}
+        names = list(dict.fromkeys(_as_written(name, classes) for name in positive))
+        return {"+".join(names): names}
+    chosen: dict[str, list[str] | None] = {
+        name: list(dict.fromkeys(e.positive)) for name, e in options.endpoints.items()
+    }
     if CLASSES in chosen:
         raise UserError(
             f"an endpoint cannot be called {CLASSES!r}: that is the classification into all classes"
@@ -78,6 +88,8 @@ def warn_of_table(
     predictions: Predictions, table: pd.DataFrame, lock: dict[str, Any] | None, nowhere: Place
 ) -> None:
     """Warn of what bears on every number of an index test's rows; raise `UserError` where the lock cannot be applied."""
+    for note in predictions.notes:
+        nowhere.warn(note)
     if not predictions.has_patients:
         nowhere.warn(
             "no patient_id: each row counts as its own patient; intervals are too narrow where patients have several rows"
@@ -158,6 +170,19 @@ def evaluate(
         for metric in (*RANKED, "brier"):
             place.warn("left out: it needs probabilities, and the table has labels only", (metric, ""))
     return evaluation
+
+
+def _as_written(name: str, classes: Sequence[str]) -> str:
+    """Return a class of the command line as the table has it, where 1.0 may be 1."""
+    if name in classes:
+        return name
+    for known in classes:
+        if same_number(name, known):
+            return known
+    raise UserError(
+        f"--positive: {name!r} is no class of the prediction table{nearest(name, classes)}; its classes: "
+        f"{', '.join(classes)}; a class that no row has must be declared (option classes)"
+    )
 
 
 def _check_endpoints(endpoints: Endpoints, classes: Sequence[str]) -> None:

@@ -6,10 +6,11 @@ is then a matrix product. What does not (AUC, average precision) is left to `ran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from marrowflow.statistics.cases import Sample
 from marrowflow.statistics.metrics import (
@@ -19,11 +20,11 @@ from marrowflow.statistics.metrics import (
     binary_metrics,
     macro_means,
     multiclass_metrics,
-    one_against_rest,
     proportion_cells,
     ratio,
 )
 from marrowflow.statistics.ranking import Ranking, rank
+from marrowflow.statistics.tallies import tally
 
 Key = tuple[str, str]
 """(metric, class) as in ``metrics.csv``."""
@@ -33,6 +34,8 @@ RANKED = ("auc", "average_precision")
 
 # Matrices of pairs of all classes together: 96 MB.
 _MOST_ENTRIES = 12_000_000
+# Tables of resamples, or of patients left out, at a time: 16 MB.
+_ENTRIES_AT_ONCE = 1 << 21
 _ONE_GROUP = {"sensitivity": ("positive",), "specificity": ("negative",)}
 _NO_GROUP = ("accuracy", "ppv", "npv", "brier")
 
@@ -60,7 +63,7 @@ class Evaluation:
     sample
         What is counted.
     cells
-        Float64 [patients, cells] of the 2×2 (tp, fp, fn, tn) or the flattened k×k table.
+        Float64 [patients, cells] of the 2×2 (tp, fp, fn, tn), or of the flattened k×k table, then sparse where that is smaller.
     from_cells
         Metrics of summed cells [..., cells].
     squares
@@ -71,15 +74,18 @@ class Evaluation:
         By the question's name, and of all questions in one (`MICRO`); None where one side is empty. Empty without probabilities.
     groups
         Number of patients with a unit of each truth, by the names that warnings use.
+    others
+        Number of patients with a unit of another class, by class; empty for a yes/no endpoint.
     """
 
     sample: Sample
-    cells: np.ndarray
+    cells: np.ndarray | csr_array
     from_cells: Callable[[np.ndarray], dict[Key, np.ndarray]]
     squares: np.ndarray | None
     questions: list[Question]
     rankings: dict[str, Ranking | None] = field(repr=False)
     groups: dict[str, int]
+    others: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_binary(self) -> bool:
@@ -88,11 +94,13 @@ class Evaluation:
 
     def values(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
         """Return each metric [resamples] for patients' counts [resamples, patients]; NaN where undefined."""
-        w = np.asarray(weights, dtype=np.float64)
-        found = self._additive(w @ self.cells, None if self.squares is None else w @ self.squares)
+        found = _joined(
+            self._additive(w @ self.cells, None if self.squares is None else w @ self.squares)
+            for w in self._portions(np.asarray(weights, dtype=np.float64))
+        )
         for name, ranking in self.rankings.items():
             if ranking is None:
-                found["auc", name] = found["average_precision", name] = np.full(len(w), np.nan)
+                found["auc", name] = found["average_precision", name] = np.full(len(weights), np.nan)
             else:
                 found["auc", name] = ranking.auc(weights)
                 found["average_precision", name] = ranking.average_precision(weights)
@@ -105,8 +113,7 @@ class Evaluation:
 
     def influence(self) -> dict[Key, np.ndarray]:
         """Return each patient's pull on each metric, float64 [patients]; see `bootstrap_intervals`."""
-        squares = None if self.squares is None else self.squares.sum() - self.squares
-        left_out = self._additive(self.cells.sum(axis=0) - self.cells, squares)
+        left_out = _joined(self._without_each())
         for name, ranking in self.rankings.items():
             if ranking is not None:
                 left_out["auc", name] = ranking.auc_without_each()
@@ -122,11 +129,33 @@ class Evaluation:
         if metric not in PROPORTIONS or name == MACRO:
             return None
         if name == MICRO or (not name and not self.is_binary):
-            k = len(self.sample.classes)
-            return self.cells[:, :: k + 1].sum(axis=1), self.cells.sum(axis=1)
-        cells = self.cells if not name else self._cells_of(name)
+            right = self.sample.truth == self.sample.predicted
+            return _by_patient(self.sample, right), _by_patient(self.sample, np.ones(len(right)))
+        cells = self.cells_of(name)
         above, below = proportion_cells(metric)
         return cells[:, above].sum(axis=1), cells[:, below].sum(axis=1)
+
+    def mean_of(self, key: Key) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return numerators and denominators [patients] of the proportions whose mean a metric is; empty of other metrics."""
+        metric, name = key
+        if metric == "balanced_accuracy" and self.is_binary:
+            parts = [("sensitivity", ""), ("specificity", "")]
+        elif metric == "balanced_accuracy" or (name == MACRO and metric in ("sensitivity", "ppv")):
+            of = "ppv" if metric == "ppv" else "sensitivity"
+            parts = [(of, q.name) for q in self.questions]
+        else:
+            return []
+        found = [self.proportion(part) for part in parts]
+        return [part for part in found if part is not None]
+
+    def cells_of(self, name: str) -> np.ndarray:
+        """Return (tp, fp, fn, tn), float64 [patients, 4], of the endpoint (empty name) or of a class against the rest."""
+        if not name:
+            return np.asarray(self.cells)
+        i = self.sample.classes.index(name)
+        truth, called = self.sample.truth == i, self.sample.predicted == i
+        cell = np.where(truth, np.where(called, 0, 2), np.where(called, 1, 3))
+        return np.asarray(_count_cells(self.sample, cell, 4, dense=True))
 
     def without_spread(self, key: Key, estimates: Mapping[Key, float]) -> int:
         """Return how many classes that the metric is a mean over are at 0 % or 100 %, where no resample moves them."""
@@ -158,16 +187,22 @@ class Evaluation:
         if not name or name == MACRO:
             wanted: Sequence[str] = _ONE_GROUP.get(metric, ()) if self.is_binary else tuple(self.groups)
             return {g: self.groups[g] for g in wanted or self.groups}
-        _, fp, _, tn = self._cells_of(name).T
         sides = {
             "positive": (name, self.groups[name]),
-            "negative": (f"other classes than {name}", int((fp + tn > 0).sum())),
+            "negative": (f"other classes than {name}", self.others[name]),
         }
         return dict(sides[side] for side in _ONE_GROUP.get(metric, ("positive", "negative")))
 
-    def _cells_of(self, name: str) -> np.ndarray:
-        k = len(self.sample.classes)
-        return one_against_rest(self.cells.reshape(-1, k, k), self.sample.classes.index(name))
+    def _portions(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield as many rows at a time as have tables of all cells that fit into memory."""
+        step = max(1, _ENTRIES_AT_ONCE // self.cells.shape[1])
+        yield from (rows[start : start + step] for start in range(0, max(1, len(rows)), step))
+
+    def _without_each(self) -> Iterator[dict[Key, np.ndarray]]:
+        total = np.asarray(self.cells.sum(axis=0))
+        for some in self._portions(np.arange(self.sample.n_patients)):
+            squares = None if self.squares is None else self.squares.sum() - self.squares[some]
+            yield self._additive(total - csr_array(self.cells[some]).toarray(), squares)
 
     def _additive(self, cells: np.ndarray, squares: np.ndarray | None) -> dict[Key, np.ndarray]:
         found = self.from_cells(cells)
@@ -202,14 +237,14 @@ def evaluate_binary(
     questions = [Question("", truth, score, is_probability)]
     return Evaluation(
         sample=sample,
-        cells=_count_cells(sample, cell, 4),
+        cells=_count_cells(sample, cell, 4, dense=True),
         from_cells=lambda cells: {(metric, ""): v for metric, v in binary_metrics(cells).items()},
         squares=squares,
         questions=questions,
         rankings=_rankings(sample, questions),
         groups={
-            "positive": len(np.unique(sample.patient[truth])),
-            "negative": len(np.unique(sample.patient[~truth])),
+            "positive": _patients_with(sample, truth),
+            "negative": _patients_with(sample, ~truth),
         },
     )
 
@@ -232,7 +267,8 @@ def evaluate_classes(sample: Sample) -> Evaluation:
         squares=squares,
         questions=questions,
         rankings=_rankings(sample, questions) | ({} if p is None else _micro_ranking(sample, p)),
-        groups={name: len(np.unique(sample.patient[sample.truth == i])) for i, name in enumerate(classes)},
+        groups={name: _patients_with(sample, sample.truth == i) for i, name in enumerate(classes)},
+        others={name: _patients_with(sample, sample.truth != i) for i, name in enumerate(classes)},
     )
 
 
@@ -257,9 +293,20 @@ def _micro_ranking(sample: Sample, probabilities: np.ndarray) -> dict[str, Ranki
     return {MICRO: rank(probabilities.ravel(), asked.ravel(), owner, sample.n_patients, _MOST_ENTRIES // k)}
 
 
-def _count_cells(sample: Sample, cell: np.ndarray, n_cells: int) -> np.ndarray:
-    flat = np.bincount(sample.patient * n_cells + cell, minlength=sample.n_patients * n_cells)
-    return flat.reshape(sample.n_patients, n_cells).astype(np.float64)
+def _count_cells(
+    sample: Sample, cell: np.ndarray, n_cells: int, dense: bool = False
+) -> np.ndarray | csr_array:
+    counts = tally(sample.patient, sample.n_patients, cell, n_cells, np.ones(len(cell)))
+    return csr_array(counts).toarray() if dense else counts
+
+
+def _patients_with(sample: Sample, chosen: np.ndarray) -> int:
+    return int((np.bincount(sample.patient[chosen], minlength=sample.n_patients) > 0).sum())
+
+
+def _joined(parts: Iterable[dict[Key, np.ndarray]]) -> dict[Key, np.ndarray]:
+    found = list(parts)
+    return {key: np.concatenate([part[key] for part in found]) for key in found[0]}
 
 
 def _by_patient(sample: Sample, values: np.ndarray) -> np.ndarray:

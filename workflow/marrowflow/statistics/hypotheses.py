@@ -6,12 +6,14 @@ discordant unit, no variance and no difference) the p-value is 1.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtr
 from scipy.stats import binomtest, chi2, norm
 
-from marrowflow.statistics.intervals import effective_size
+from marrowflow.statistics.intervals import effective_size, jackknife_spread
 
 FEW_DISCORDANT = 25
 """McNemar's test is exact below this many discordant units."""
@@ -32,6 +34,15 @@ def wald(name: str, difference: float, variance: float) -> PValue:
     if not variance > 0:
         return PValue(name, np.nan)
     return PValue(name, float(2 * norm.sf(abs(difference) / np.sqrt(variance))))
+
+
+def jackknife_t(difference: float, parts: Sequence[tuple[np.ndarray, int]]) -> PValue:
+    """Return the t-test that belongs to `difference_jackknife`: p is below 5 % where its 95 % interval excludes 0."""
+    spread = jackknife_spread(parts)
+    if spread is None or not spread[0] > 0:
+        return PValue("jackknife_t", 1.0 if difference == 0 else np.nan)
+    variance, freedom = spread
+    return PValue("jackknife_t", float(2 * stdtr(freedom, -abs(difference) / np.sqrt(variance))))
 
 
 def mcnemar(first: int, second: int) -> PValue:

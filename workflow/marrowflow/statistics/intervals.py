@@ -135,7 +135,7 @@ def auc_jackknife(auc: float, left_out: np.ndarray, fewest: int, confidence: flo
     """
     patients = len(left_out)
     variance = float((patients - 1) / patients * ((left_out - left_out.mean()) ** 2).sum())
-    limits = _logit_limits(auc, variance, stdtrit(fewest - 1, (1 + confidence) / 2))
+    limits = logit_limits(auc, variance, stdtrit(fewest - 1, (1 + confidence) / 2))
     return None if limits is None else Interval("jackknife_logit", *limits)
 
 
@@ -177,7 +177,7 @@ def auc_separated(
 
 def auc_logit(auc: float, variance: float, confidence: float) -> Interval | None:
     """Return the interval of an AUC from its clustered variance on the logit scale; None at 0, 1 or without a variance."""
-    limits = _logit_limits(auc, variance, ndtri((1 + confidence) / 2))
+    limits = logit_limits(auc, variance, ndtri((1 + confidence) / 2))
     return None if limits is None else Interval("obuchowski_logit", *limits)
 
 
@@ -216,68 +216,19 @@ def difference_jackknife(
     Stat 40:2076) is added over the parts, and the degrees of freedom are Welch's (`welch_freedom`): of one part
     one less than the patients who can move it.
     """
+    spread = jackknife_spread(parts)
+    if spread is None:
+        return None
+    variance, freedom = spread
+    quantile = stdtrit(freedom, (1 + confidence) / 2)
+    return _difference_limits("jackknife_t", difference, quantile * np.sqrt(variance))
+
+
+def jackknife_spread(parts: Sequence[tuple[np.ndarray, int]]) -> tuple[float, float] | None:
+    """Return variance and degrees of freedom of `difference_jackknife`; None where there are none."""
     variances = [float((len(pulls) - 1) / len(pulls) * (pulls**2).sum()) for pulls, _ in parts]
     freedom = welch_freedom(*((v, fewest) for v, (_, fewest) in zip(variances, parts, strict=True)))
-    if freedom is None:
-        return None
-    quantile = stdtrit(freedom, (1 + confidence) / 2)
-    return _difference_limits("jackknife_t", difference, quantile * np.sqrt(sum(variances)))
-
-
-def difference_mover(
-    first: tuple[np.ndarray, np.ndarray],
-    second: tuple[np.ndarray, np.ndarray],
-    paired: bool,
-    confidence: float,
-) -> Interval | None:
-    """Return the interval of a difference of two proportions from the interval of each.
-
-    Parameters
-    ----------
-    first, second
-        Numerators and denominators [patients] of either proportion.
-    paired
-        Both are of the same patients, in the same order; else of different ones.
-    confidence
-        Coverage.
-
-    Returns
-    -------
-    Interval or None
-        None where a proportion has no interval, or where both are of equal counts in every patient: nothing tells how
-        far they might have differed.
-
-    Notes
-    -----
-    With the limits l and u of `wilson_clustered` and the correlation ρ of the two proportions, the lower limit of p - q is
-    p - q - √{(p - l_p)² - 2ρ(p - l_p)(u_q - q) + (u_q - q)²}, and the upper one mirrors it (Newcombe 1998, Stat Med
-    17:2635, method 10 for pairs, and 17:873, method 10 for two samples; in general Zou and Donner 2008, Stat Med
-    27:1693). It keeps its coverage near 100 %, where the errors that might have been are not in the sample.
-    """
-    one, two = (wilson_clustered(*side, confidence) for side in (first, second))
-    if one is None or two is None:
-        return None
-    if paired and all(np.array_equal(x, y) for x, y in zip(first, second, strict=True)):
-        return None
-    p, q = (above.sum() / below.sum() for above, below in (first, second))
-    rho = ratio_correlation(first, second) if paired else 0.0
-
-    def reach(x: float, y: float) -> float:
-        return float(np.sqrt(max(0.0, x**2 - 2 * rho * x * y + y**2)))
-
-    low = p - q - reach(p - one.low, two.high - q)
-    high = p - q + reach(one.high - p, q - two.low)
-    return Interval("mover_wilson_neff", float(max(-1.0, low)), float(min(1.0, high)))
-
-
-def ratio_correlation(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> float:
-    """Return the correlation of two proportions of the same patients, each given by its numerators and denominators [patients].
-
-    That of the ratio estimators' residuals aₚ - p̂mₚ; 0 where one of them has none, at 0 % and 100 %.
-    """
-    x, y = (above - above.sum() / below.sum() * below for above, below in (first, second))
-    lengths = np.sqrt((x**2).sum() * (y**2).sum())
-    return float(x @ y / lengths) if lengths > 0 else 0.0
+    return None if freedom is None else (sum(variances), freedom)
 
 
 def difference_wald(method: str, difference: float, variance: float, confidence: float) -> Interval | None:
@@ -301,7 +252,7 @@ def logit_t(numerators: np.ndarray, denominators: np.ndarray, confidence: float)
     if with_rows < 2:
         return None
     quantile = stdtrit(with_rows - 1, (1 + confidence) / 2)
-    limits = _logit_limits(numerators.sum() / n, ratio_variance(numerators, denominators), quantile)
+    limits = logit_limits(numerators.sum() / n, ratio_variance(numerators, denominators), quantile)
     return None if limits is None else Interval("logit_t", *limits)
 
 
@@ -385,7 +336,7 @@ def _difference_limits(method: str, difference: float, half: float) -> Interval:
     return Interval(method, float(max(-1.0, difference - half)), float(min(1.0, difference + half)))
 
 
-def _logit_limits(value: float, variance: float, quantile: float) -> tuple[float, float] | None:
+def logit_limits(value: float, variance: float, quantile: float) -> tuple[float, float] | None:
     """Return expit(logit v ± q √variance / (v (1 − v))), or None at 0, at 1 and without a variance."""
     if not 0 < value < 1 or not variance > 0:
         return None

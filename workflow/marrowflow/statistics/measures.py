@@ -65,7 +65,11 @@ class Measures:
             key
             for estimates in self.estimates.values()
             for key, value in estimates.items()
-            if not np.isnan(value) and not evaluation.too_few(key[:2]) and not _is_biased(key)
+            if not np.isnan(value)
+            and key[0]
+            != "net_benefit_treat_all"  # a line to compare with: its interval would be the prevalence's
+            and not evaluation.too_few(key[:2])
+            and not _is_biased(key)
         ]
 
 
@@ -174,7 +178,9 @@ def _tell_missing(
         if key in resampled and not resampled[key].intervals and key not in measures.closed:
             reason = resampled[key].problem
         if reason:
-            place_of = (key[0].removesuffix(RECALIBRATED), key[1], reason)
+            metric = key[0].removesuffix(RECALIBRATED)
+            reason += "" if metric == key[0] else ", after recalibration"
+            place_of = (metric, key[1], reason)
             told[place_of] = told.get(place_of, 0) + 1
     for (metric, name, reason), levels in told.items():
         place.warn(f"{reason} ({levels} rows)" if levels > 1 else reason, (metric, name))

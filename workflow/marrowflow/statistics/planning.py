@@ -10,9 +10,9 @@ the images a patient and the correlations that are left out, and is described in
 A patient either has the target condition or has not, and so have all its images. Where every patient has rows of
 both kinds, such as cells, plan each kind as ``--proportion`` with its own number of rows a patient.
 
-The interval is the one that `accuracy` will give for data that turn out as expected: for proportions Wilson's on the
-effective number of images with a t quantile; for an AUC the one on the logit scale, which stands beside the
-bootstrap's (that has no formula). Chance makes some studies' intervals wider than expected.
+The interval is the one that `accuracy` will print for data that turn out as expected: for proportions Wilson's on the
+effective number of images with a t quantile; for an AUC the one on the logit scale with a t quantile, its variance
+that of Hanley and McNeil instead of the jackknife's. Chance makes some studies' intervals wider than expected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtrit
 
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import Accuracy, ClassName, Section, read_options
@@ -40,7 +40,7 @@ from marrowflow.files import write_table
 from marrowflow.predictions import Predictions, read_predictions
 from marrowflow.statistics.bootstrap import Interval
 from marrowflow.statistics.cases import Sample, countable, gather_units, select_index_test
-from marrowflow.statistics.intervals import auc_logit, ratio_variance, score_limits
+from marrowflow.statistics.intervals import logit_limits, ratio_variance, score_limits
 from marrowflow.statistics.ranking import rank
 
 log = logging.getLogger(__name__)
@@ -195,23 +195,25 @@ def expected_interval(
     -----
     Proportions: `wilson_clustered` with n_eff = k m / deff of the k patients in the denominator and k - 1 degrees
     of freedom; at 0 % and 100 %, where it takes images of a patient to be alike, so does this.
-    AUC: `auc_logit` of `auc_variance` with n m / deff images in either group: the correlation is that of the images'
-    placements among those of the other group, and the same in both groups.
+    AUC: logit limits of `auc_variance` with n m / deff images in either group, and a t quantile with one degree of freedom
+    less than the rarer group has patients, as `auc_jackknife` takes it: the correlation is that of the images'
+    placements among those of the other group, and the same in both groups. None at 0 and 1.
     """
     n_with, n_without = design.divide(patients)
     if metric == "auc":
         if min(n_with, n_without) < 2:
             return None
         effective = design.images / design.deff
-        return auc_logit(
-            expected, auc_variance(expected, n_with * effective, n_without * effective), confidence
-        )
+        variance = auc_variance(expected, n_with * effective, n_without * effective)
+        quantile = stdtrit(min(n_with, n_without) - 1, (1 + confidence) / 2)
+        limits = logit_limits(expected, variance, quantile)
+        return None if limits is None else Interval("jackknife_logit", *limits)
     clusters = {"sensitivity": n_with, "specificity": n_without, "proportion": patients}[metric]
     if clusters < 2:
         return None
     icc = design.icc if 0 < expected < 1 else 1.0
     n_effective = clusters * design.images / design_effect(design.images, design.images_cv, icc)
-    quantile = t.ppf((1 + confidence) / 2, clusters - 1)
+    quantile = stdtrit(clusters - 1, (1 + confidence) / 2)
     return Interval("wilson_neff", *score_limits(expected, n_effective, quantile))
 
 
@@ -251,7 +253,7 @@ def textbook_size(
     if expected in (0, 1):
         return None
     margin = target.value if target.kind == "half_width" else expected - target.value
-    precision = (margin / norm.ppf((1 + confidence) / 2)) ** 2
+    precision = (margin / ndtri((1 + confidence) / 2)) ** 2
     pi = design.prevalence
     if metric == "auc":
         # Var(A) = (c + n e) / (π (1-π) n²), solved for n.

@@ -26,6 +26,8 @@ from marrowflow.statistics.intervals import (
     wilson_clustered,
 )
 from marrowflow.statistics.metrics import MACRO, MICRO
+from marrowflow.statistics.movers import METHOD as MOVER
+from marrowflow.statistics.movers import mean_interval, ratio_interval
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +88,7 @@ METRICS = (
 )
 """All metrics, in the order in which they are printed."""
 _RATIOS = ("lr_positive", "lr_negative", "dor")
-_NO_LOGARITHM = "no interval of this ratio: a cell of the table is empty"
+_NO_RATIO = "no interval of this ratio: a cell of the table is empty, and a limit infinite"
 _RESAMPLED = ("bootstrap_bca", "bootstrap_percentile")
 
 
@@ -137,11 +139,11 @@ def metric_rows(
         found = _in_order([*closed, *bootstrapped.intervals], _preferred(evaluation, key))
         problem = undefined or evaluation.too_few(key)
         if not problem and found[0].method in ("none", *_RESAMPLED):
-            problem = _NO_LOGARITHM if key[0] in _RATIOS else bootstrapped.problem
+            problem = _NO_RATIO if key[0] in _RATIOS else bootstrapped.problem
         if problem:
             place.warn(problem, key)
         fixed = evaluation.without_spread(key, estimates)
-        if fixed and found[0].method != "none":
+        if fixed and found[0].method not in ("none", MOVER):
             place.warn(
                 f"{fixed} classes at 0 % or 100 %: their variance counts as 0, the interval is too narrow",
                 key,
@@ -239,7 +241,11 @@ def _preferred(evaluation: Evaluation, key: Key) -> tuple[str, ...]:
         return ("wilson_neff",)
     if key[0] == "auc":
         return ("jackknife_logit", "newcombe_neff")
-    return ("log_robust",) if key[0] in _RATIOS else _RESAMPLED
+    if key[0] in _RATIOS:
+        # Without clusters the classical interval; with them it covers too little where patients are few.
+        alone = evaluation.sample.one_case_clusters
+        return ("log_robust", MOVER) if alone else (MOVER, "log_robust")
+    return (MOVER, *_RESAMPLED) if evaluation.mean_of(key) else _RESAMPLED
 
 
 def _intervals(evaluation: Evaluation, key: Key, confidence: float) -> list[Interval]:
@@ -256,7 +262,11 @@ def _intervals(evaluation: Evaluation, key: Key, confidence: float) -> list[Inte
             x, n = (int(s.sum()) for s in proportion)
             found += [clopper_pearson(x, n, confidence), wilson(x, n, confidence)]
     if key[0] in _RATIOS and clustered:
-        found.append(log_robust(key[0], evaluation.cells, confidence))
+        cells = evaluation.cells_of("")
+        found += [log_robust(key[0], cells, confidence), ratio_interval(key[0], cells, confidence)]
+    parts = evaluation.mean_of(key)
+    if parts and clustered:
+        found.append(mean_interval(parts, confidence))
     if key[0] == "auc" and clustered:
         found += _auc_intervals(evaluation, key[1], confidence)
     return [interval for interval in found if interval is not None]
@@ -277,6 +287,7 @@ def _auc_intervals(evaluation: Evaluation, name: str, confidence: float) -> list
         auc, variance = estimates[0]
         found.append(auc_separated(auc, rankings[0].positives, rankings[0].negatives, confidence))
         found.append(auc_logit(auc, variance, confidence))
-        if evaluation.sample.one_case_clusters:
+        # All classes of a unit in one order are as many rows of a patient.
+        if evaluation.sample.one_case_clusters and name != MICRO:
             found.append(auc_delong(auc, variance, confidence))
     return found
