@@ -65,7 +65,9 @@ def core(sample: Sample) -> list[dict[str, Bootstrapped]]:
     for weights in draw_weights(sample.n_patients, REPLICATES, 0):
         w = weights.astype(np.float64)
         for question, values in zip(questions, drawn, strict=True):
-            values.append(six(question, w @ question.cells, question.rankings[""].auc(weights)))
+            ranking = question.rankings[""]
+            auc = ranking.auc(weights if ranking.pairs is None else w)
+            values.append(six(question, w @ question.cells, auc))
     found = []
     for question, values in zip(questions, drawn, strict=True):
         total, ranking = question.cells.sum(axis=0), question.rankings[""]

@@ -201,7 +201,7 @@ def calibrated(endpoint: str, of: str, scores: str, slope: str = "0.8,0.5,1.1,bo
         "observed_expected": "1.1,0.9,1.3,bootstrap_bca",
         "ece": "0.06,,,none",
         "brier_reliability": "0.02,,,none",
-        "brier_resolution": "0.1,0.05,0.15,bootstrap_bca",
+        "brier_resolution": "0.1,,,none",
         "brier_uncertainty": "0.24,0.2,0.25,bootstrap_bca",
         "brier_within_bin": "-0.01,-0.02,0.01,bootstrap_bca",
     }
@@ -211,7 +211,9 @@ def calibrated(endpoint: str, of: str, scores: str, slope: str = "0.8,0.5,1.1,bo
     ]
 
 
-BIASED = "{0},ece,,patient,biased upwards\n{0},brier_reliability,,patient,biased upwards\n"
+BIASED = "".join(
+    f"{{0}},{m},,patient,biased upwards\n" for m in ("ece", "brier_reliability", "brier_resolution")
+)
 
 
 def test_calibration_as_given_and_recalibrated_stand_side_by_side() -> None:
@@ -231,7 +233,7 @@ def test_calibration_as_given_and_recalibrated_stand_side_by_side() -> None:
     # .02 − .10 + .24 − .01
     assert found["Brier score"] == ["0.150", "0.150"]
     assert isinstance(made, Table)
-    assert "Expected calibration error, Brier: reliability: biased upwards." in made.notes
+    assert "Expected calibration error, Brier: reliability, Brier: resolution: biased upwards." in made.notes
     assert made.header[1:] == ["as given (95% interval)", "recalibrated out of fold (95% interval)"]
 
 

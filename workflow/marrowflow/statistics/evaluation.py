@@ -94,15 +94,16 @@ class Evaluation:
 
     def values(self, weights: np.ndarray) -> dict[Key, np.ndarray]:
         """Return each metric [resamples] for patients' counts [resamples, patients]; NaN where undefined."""
+        counts = np.asarray(weights, dtype=np.float64)
         found = _joined(
             self._additive(w @ self.cells, None if self.squares is None else w @ self.squares)
-            for w in self._portions(np.asarray(weights, dtype=np.float64))
+            for w in self._portions(counts)
         )
         for name, ranking in self.rankings.items():
             if ranking is None:
                 found["auc", name] = found["average_precision", name] = np.full(len(weights), np.nan)
             else:
-                found["auc", name] = ranking.auc(weights)
+                found["auc", name] = ranking.auc(weights if ranking.pairs is None else counts)
                 found["average_precision", name] = ranking.average_precision(weights)
         return self._with_macro(found)
 

@@ -14,6 +14,9 @@ from scipy.special import betaincinv, expit, logit, ndtri, stdtrit
 
 from marrowflow.statistics.bootstrap import Interval
 
+# Patients who are all alike leave a standard error of this order.
+_ROUNDING = 1e-12
+
 
 def wilson(successes: float, n: float, confidence: float) -> Interval:
     """Return Wilson's score interval for independent rows (Wilson 1927, JASA 22:209)."""
@@ -337,8 +340,8 @@ def _difference_limits(method: str, difference: float, half: float) -> Interval:
 
 
 def logit_limits(value: float, variance: float, quantile: float) -> tuple[float, float] | None:
-    """Return expit(logit v ± q √variance / (v (1 − v))), or None at 0, at 1 and without a variance."""
-    if not 0 < value < 1 or not variance > 0:
+    """Return expit(logit v ± q √variance / (v (1 − v))), or None at 0, at 1 and without a variance but for rounding."""
+    if not 0 < value < 1 or not variance > _ROUNDING**2:
         return None
     half = quantile * np.sqrt(variance) / (value * (1 - value))
     return float(expit(logit(value) - half)), float(expit(logit(value) + half))
