@@ -188,8 +188,10 @@ def test_correlation_of_rows_is_that_of_the_analysis_of_variance():
     # Patients without a row say nothing.
     assert intraclass_correlation(np.append(x, 0), np.append(m, 0)) == pytest.approx(expected)
     assert intraclass_correlation(np.array([2.0, 0]), np.array([2.0, 2])) == 1
-    assert intraclass_correlation(np.array([1.0, 0, 1]), np.ones(3)) == 0
-    assert intraclass_correlation(np.array([2.0, 3]), np.array([2.0, 3])) == 0
+    # The least there can be, where every patient of four rows has two of either: -1/(4 - 1).
+    assert intraclass_correlation(np.full(10, 2.0), np.full(10, 4.0)) == pytest.approx(-1 / 3)
+    for alone, equal in (((1, 0, 1), (1, 1, 1)), ((2, 3), (2, 3)), ((1, 0), (3, 0))):
+        assert np.isnan(intraclass_correlation(np.array(alone, float), np.array(equal, float)))
 
 
 def test_correlation_counts_where_the_ratio_estimator_misses_it():

@@ -7,20 +7,19 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, f_oneway, t
+from scipy.stats import binom, t
 
 from marrowflow.errors import UserError
 from marrowflow.predictions import check_predictions
 from marrowflow.statistics.intervals import wilson, wilson_clustered
-from marrowflow.statistics.planning import (
+from marrowflow.statistics.pilot import describe_pilot
+from marrowflow.statistics.planning import main
+from marrowflow.statistics.sample_size import (
     Design,
     Target,
-    anova_icc,
     auc_variance,
-    describe_pilot,
     design_effect,
     expected_interval,
-    main,
     patients_needed,
     textbook_size,
 )
@@ -93,6 +92,15 @@ def test_one_image_a_patient_is_wilsons_interval_but_for_the_t_quantile():
     found = expected_interval("proportion", 0.9, 10_000, Design(), 0.95)
     independent = wilson(9000, 10_000, 0.95)
     assert (found.low, found.high) == pytest.approx((independent.low, independent.high), abs=2e-6)
+
+
+def test_planned_auc_has_the_limits_that_are_printed():
+    """Logit limits with one degree of freedom less than the rarer group has patients: 12 of 40, one image each."""
+    found = expected_interval("auc", 0.9, 40, Design(0.3), 0.95)
+    half = t.ppf(0.975, 11) * math.sqrt(auc_variance(0.9, 12, 28)) / (0.9 * 0.1)
+    limits = [1 / (1 + math.exp(-math.log(0.9 / 0.1) - sign * half)) for sign in (-1, 1)]
+    assert [found.low, found.high] == pytest.approx(limits)
+    assert found.method == "jackknife_logit"
 
 
 @pytest.mark.parametrize("metric", ["sensitivity", "auc"])
@@ -190,27 +198,6 @@ def test_all_right_is_planned_as_it_is_printed():
     planned = expected_interval("proportion", 1.0, 40, Design(images=3, images_cv=m.std() / 3, icc=0.2), 0.95)
     printed = wilson_clustered(m, m, 0.95)
     assert (planned.low, planned.high) == pytest.approx((printed.low, printed.high))
-
-
-def test_anova_icc_from_the_f_statistic():
-    """The F of scipy's one-way analysis of variance over the images as 0 and 1."""
-    # Survival of pups by litter of treated rats (Weil 1970), a standard example.
-    x = np.array([12, 11, 10, 9, 10, 9, 9, 8, 8, 4, 7, 4, 5, 3, 3, 0])
-    m = np.array([12, 11, 10, 9, 11, 10, 10, 9, 9, 5, 9, 7, 10, 6, 10, 7])
-    groups = [[1] * a + [0] * (b - a) for a, b in zip(x, m, strict=True)]
-    f = f_oneway(*groups).statistic
-    typical = (m.sum() - (m**2).sum() / m.sum()) / (len(m) - 1)
-    empty = np.append(x, 0.0), np.append(m, 0.0)
-    assert anova_icc(*empty) == pytest.approx((f - 1) / (f - 1 + typical))
-
-
-def test_anova_icc_of_extremes():
-    m = np.full(10, 4.0)
-    assert anova_icc(np.array([4.0, 0] * 5), m) == pytest.approx(1)
-    assert anova_icc(np.full(10, 2.0), m) == pytest.approx(-1 / 3)  # the least there can be: -1/(m - 1)
-    assert math.isnan(anova_icc(m, m))
-    assert math.isnan(anova_icc(np.array([1.0, 0]), np.ones(2)))
-    assert math.isnan(anova_icc(np.array([1.0, 0]), np.array([3.0, 0])))
 
 
 def pilot_table(images=4):

@@ -9,11 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from marrowflow.statistics.bootstrap import Interval
 from marrowflow.statistics.cases import Sample
-from marrowflow.statistics.intervals import wilson_clustered
-from marrowflow.statistics.metrics import ratio
-from marrowflow.statistics.rows import Place
+from marrowflow.statistics.rows import Place, proportion_row
 
 SHARE_COLUMNS = (
     "endpoint",
@@ -36,25 +33,18 @@ def shares(sample: Sample, place: Place, confidence: float) -> pd.DataFrame:
     ``source`` is ``truth`` or ``predicted``, both of the same units: those with a truth and an answer. Intervals are
     Wilson's on the effective sample size (`wilson_clustered`); ``none`` where there are fewer than two patients.
     """
-    per_patient = np.bincount(sample.patient, minlength=sample.n_patients).astype(np.float64)
+    per_patient = np.bincount(sample.patient, minlength=sample.n_patients)
     rows = []
     for source, answers in (("truth", sample.truth), ("predicted", sample.predicted)):
         for i, name in enumerate(sample.classes):
-            counts = np.bincount(sample.patient[answers == i], minlength=sample.n_patients).astype(np.float64)
-            interval = wilson_clustered(counts, per_patient, confidence) or Interval("none", np.nan, np.nan)
+            counts = np.bincount(sample.patient[answers == i], minlength=sample.n_patients)
             rows.append(
                 {
                     "endpoint": place.endpoint,
                     "source": source,
                     "class": name,
                     "unit": place.unit,
-                    "estimate": float(ratio(counts.sum(), per_patient.sum())),
-                    "low": interval.low,
-                    "high": interval.high,
-                    "method": interval.method,
-                    "numerator": int(counts.sum()),
-                    "denominator": int(per_patient.sum()),
-                    "n_patients": sample.n_patients,
+                    **proportion_row(counts, per_patient, confidence),
                 }
             )
     return pd.DataFrame(rows, columns=list(SHARE_COLUMNS))

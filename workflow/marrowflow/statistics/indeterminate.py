@@ -31,11 +31,9 @@ import numpy as np
 import pandas as pd
 
 from marrowflow.predictions import NO_REFERENCE
-from marrowflow.statistics.bootstrap import Interval
 from marrowflow.statistics.cases import Units, people
-from marrowflow.statistics.intervals import wilson_clustered
-from marrowflow.statistics.metrics import PROPORTIONS, ratio
-from marrowflow.statistics.rows import Place
+from marrowflow.statistics.metrics import PROPORTIONS
+from marrowflow.statistics.rows import Place, proportion_row
 
 ANALYSES = ("left_out", "counted_as_errors", "worst_case")
 ANALYSIS_COLUMNS = (
@@ -112,7 +110,7 @@ def three_analyses(
             "metric": metric,
             "class": name,
             "unit": place.unit,
-            **_proportion(numerators, denominators, confidence),
+            **proportion_row(numerators, denominators, confidence),
         }
         for metric, name, analysis, numerators, denominators in _counted(
             units, answers, positive, codes, len(first)
@@ -160,17 +158,3 @@ def _questions(
 
 def _sum(cells: np.ndarray, chosen: list[tuple[int, int]]) -> np.ndarray:
     return np.sum([cells[:, t, a] for t, a in chosen], axis=0)
-
-
-def _proportion(numerators: np.ndarray, denominators: np.ndarray, confidence: float) -> dict[str, object]:
-    x, m = numerators.astype(np.float64), denominators.astype(np.float64)
-    interval = wilson_clustered(x, m, confidence) or Interval("none", np.nan, np.nan)
-    return {
-        "estimate": float(ratio(x.sum(), m.sum())),
-        "low": interval.low,
-        "high": interval.high,
-        "method": interval.method,
-        "numerator": int(numerators.sum()),
-        "denominator": int(denominators.sum()),
-        "n_patients": len(m),
-    }

@@ -82,7 +82,7 @@ def effective_size(numerators: np.ndarray, denominators: np.ndarray) -> float:
     if share in (0.0, 1.0):
         return float(n / alike)
     of_ratio = ratio_variance(numerators, denominators) / (share * (1 - share) / n)
-    correlation = intraclass_correlation(numerators, denominators)
+    correlation = np.nan_to_num(intraclass_correlation(numerators, denominators))
     return float(n / max(1.0, of_ratio, 1 + (alike - 1) * correlation))
 
 
@@ -94,15 +94,21 @@ def ratio_variance(numerators: np.ndarray, denominators: np.ndarray) -> float:
 
 
 def intraclass_correlation(numerators: np.ndarray, denominators: np.ndarray) -> float:
-    """Return how alike yes/no rows of a patient are, by the analysis of variance (Ridout et al. 1999, Biometrics 55:137).
+    """Return how alike yes/no rows of a patient are, by the analysis of variance.
 
-    ρ = (MSB - MSW) / (MSB + (m₀ - 1) MSW) with m₀ = (n - Σm²/n) / (I - 1) over the I patients [patients] that have
-    rows; may be negative. Rows of which none shares its patient, or all are the same, correlate by 0.
+    Arguments are those of `wilson_clustered`. May be negative; NaN where all rows are the same, where none shares its
+    patient, and where fewer than two patients have rows.
+
+    Notes
+    -----
+    ρ = (MSB - MSW) / (MSB + (m₀ - 1) MSW) with m₀ = (n - Σm²/n) / (I - 1) over the I patients that have rows: Ridout,
+    Demétrio and Firth 1999, Biometrics 55:137, where it is among the estimators that did well for yes/no
+    outcomes; m₀ for unequal m as in Donner and Koval 1980, Biometrics 36:19.
     """
     x, m = numerators[denominators > 0], denominators[denominators > 0]
     n, patients = m.sum(), len(m)
-    if n == patients or x.sum() in (0, n):
-        return 0.0
+    if patients < 2 or n == patients or x.sum() in (0, n):
+        return np.nan
     between = (m * (x / m - x.sum() / n) ** 2).sum() / (patients - 1)
     within = (x - x**2 / m).sum() / (n - patients)
     typical = (n - (m**2).sum() / n) / (patients - 1)

@@ -20,35 +20,30 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from pydantic import Field
-from scipy.special import ndtri, stdtrit
 
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import Accuracy, ClassName, Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
-from marrowflow.predictions import Predictions, read_predictions
-from marrowflow.statistics.bootstrap import Interval
-from marrowflow.statistics.cases import Sample, countable, gather_units, select_index_test
-from marrowflow.statistics.intervals import logit_limits, ratio_variance, score_limits
-from marrowflow.statistics.ranking import rank
+from marrowflow.predictions import read_predictions
+from marrowflow.statistics.pilot import describe_pilot
+from marrowflow.statistics.sample_size import (
+    METRICS,
+    Design,
+    Target,
+    expected_interval,
+    patients_needed,
+    textbook_size,
+)
 
 log = logging.getLogger(__name__)
-
-PROPORTIONS = ("sensitivity", "specificity", "proportion")
-"""Metrics that are planned as proportions; ``proportion`` is one of the images of all patients, such as accuracy."""
-
-METRICS = (*PROPORTIONS, "auc")
 
 COLUMNS = (
     "metric",
@@ -77,6 +72,7 @@ COLUMNS = (
 condition that are to be expected, rounded down; the textbook's images are independent ones, of those that the metric needs."""
 
 _SHARE = "a share is given between 0 and 1: 90 % is written .9"
+
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "sensitivity": (lambda v: 0 <= v <= 1, _SHARE),
     "specificity": (lambda v: 0 <= v <= 1, _SHARE),
@@ -90,7 +86,9 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "icc": (lambda v: 0 <= v <= 1, "a correlation is from 0 (none) to 1 (images all alike), such as .3"),
     "patients": (lambda v: v >= 2, "an interval needs at least two patients"),
 }
+
 _COUNTS = [c for c in COLUMNS if c.startswith(("patients", "images_w", "textbook"))]
+
 _PRINTED = [c for c in COLUMNS if c not in ("method", "confidence", "images_with", "images_without")]
 
 
@@ -100,270 +98,6 @@ class Options(Section):
     accuracy: Accuracy = Accuracy()
     classes: list[ClassName] = Field(default=[])
     """Order of the classes; empty takes the pilot table's."""
-
-
-@dataclass(frozen=True)
-class Design:
-    """Who is examined.
-
-    Attributes
-    ----------
-    prevalence
-        Share of patients with the target condition; NaN where only a ``proportion`` is planned.
-    images, images_cv
-        Mean number of images a patient, and their coefficient of variation (population standard deviation over mean).
-    icc
-        Intra-patient correlation, 0 (images of a patient are like those of others) to 1 (they are all alike).
-    """
-
-    prevalence: float = math.nan
-    images: float = 1.0
-    images_cv: float = 0.0
-    icc: float = 0.0
-
-    @property
-    def deff(self) -> float:
-        """The design effect; see `design_effect`."""
-        return design_effect(self.images, self.images_cv, self.icc)
-
-    def divide(self, patients: int) -> tuple[int, int]:
-        """Return how many patients with and without the target condition are to be expected, rounded down."""
-        if math.isnan(self.prevalence):
-            return 0, 0
-        # Of the decimal number that was typed: 3 of 10 patients at .3, where floats would make it 2.
-        share = Fraction(str(self.prevalence))
-        return math.floor(patients * share), math.floor(patients * (1 - share))
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is wanted of an interval: a ``half_width`` no larger, or a ``lower_limit`` no lower, than `value`."""
-
-    kind: str
-    value: float
-
-    def is_met(self, interval: Interval | None) -> bool:
-        """Return whether the interval is as good as wanted; a missing one is not."""
-        if interval is None:
-            return False
-        if self.kind == "half_width":
-            return (interval.high - interval.low) / 2 <= self.value
-        return interval.low >= self.value
-
-
-def design_effect(images: float, images_cv: float, icc: float) -> float:
-    """Return by how much clusters of unequal size raise the variance of a mean: 1 + (m (1 + CV²) - 1) ICC.
-
-    Eldridge, Ashby and Kerry 2006, Int J Epidemiol 35:1292. With ICC = 1 it is Σm²/Σm, the design effect that
-    `wilson_clustered` takes at 0 % and 100 %.
-    """
-    return 1 + (images * (1 + images_cv**2) - 1) * icc
-
-
-def auc_variance(auc: float, n_with: float, n_without: float) -> float:
-    """Return the variance of an AUC before there are data (Hanley and McNeil 1982, Radiology 143:29, eq. 1 and 2).
-
-    [A(1-A) + (n₁-1)(Q₁-A²) + (n₂-1)(Q₂-A²)] / (n₁n₂) with Q₁ = A/(2-A) and Q₂ = 2A²/(1+A): the scores of both groups
-    are taken as negative exponential, which their paper found to be on the safe side of other distributions.
-    """
-    a, b = _auc_parts(auc)
-    return (auc * (1 - auc) + (n_with - 1) * a + (n_without - 1) * b) / (n_with * n_without)
-
-
-def expected_interval(
-    metric: str, expected: float, patients: int, design: Design, confidence: float
-) -> Interval | None:
-    """Return the interval that will be printed if everything turns out as expected.
-
-    Parameters
-    ----------
-    metric
-        One of `METRICS`.
-    expected
-        Its value, 0..1.
-    patients
-        Patients in all, with and without the target condition.
-    design, confidence
-        Who is examined; coverage.
-
-    Returns
-    -------
-    Interval or None
-        None where fewer than two patients of a group that the metric needs are to be expected.
-
-    Notes
-    -----
-    Proportions: `wilson_clustered` with n_eff = k m / deff of the k patients in the denominator and k - 1 degrees
-    of freedom; at 0 % and 100 %, where it takes images of a patient to be alike, so does this.
-    AUC: logit limits of `auc_variance` with n m / deff images in either group, and a t quantile with one degree of freedom
-    less than the rarer group has patients, as `auc_jackknife` takes it: the correlation is that of the images'
-    placements among those of the other group, and the same in both groups. None at 0 and 1.
-    """
-    n_with, n_without = design.divide(patients)
-    if metric == "auc":
-        if min(n_with, n_without) < 2:
-            return None
-        effective = design.images / design.deff
-        variance = auc_variance(expected, n_with * effective, n_without * effective)
-        quantile = stdtrit(min(n_with, n_without) - 1, (1 + confidence) / 2)
-        limits = logit_limits(expected, variance, quantile)
-        return None if limits is None else Interval("jackknife_logit", *limits)
-    clusters = {"sensitivity": n_with, "specificity": n_without, "proportion": patients}[metric]
-    if clusters < 2:
-        return None
-    icc = design.icc if 0 < expected < 1 else 1.0
-    n_effective = clusters * design.images / design_effect(design.images, design.images_cv, icc)
-    quantile = stdtrit(clusters - 1, (1 + confidence) / 2)
-    return Interval("wilson_neff", *score_limits(expected, n_effective, quantile))
-
-
-def patients_needed(metric: str, expected: float, target: Target, design: Design, confidence: float) -> int:
-    """Return the smallest number of patients in all whose `expected_interval` meets the target.
-
-    The limits close in on `expected` with every patient more, so that doubling and halving find the exact number.
-    A lower limit must lie below `expected`, and a half-width above 0.
-    """
-
-    def is_enough(patients: int) -> bool:
-        return target.is_met(expected_interval(metric, expected, patients, design, confidence))
-
-    most = 2
-    while not is_enough(most):
-        most *= 2
-    return bisect_left(range(most + 1), True, lo=most // 2, key=is_enough)
-
-
-def textbook_size(
-    metric: str, expected: float, target: Target, design: Design, confidence: float
-) -> tuple[int, int] | None:
-    """Return the number that the normal approximation gives, for comparison with published figures.
-
-    Returns
-    -------
-    tuple or None
-        Independent images of those that the metric needs (for an AUC, of both groups together), and patients in all with
-        `Design.deff`; rounded up, each from the exact number. None for an expected 0 or 1, where the approximation has no width.
-
-    Notes
-    -----
-    Proportions: z² p(1-p) / w², divided by the share of patients in the denominator (Buderer 1996, Acad Emerg Med
-    3:895). AUC: the number with z² Var(A) = w² for `auc_variance`. w is the half-width, or the distance from
-    the lower limit.
-    """
-    if expected in (0, 1):
-        return None
-    margin = target.value if target.kind == "half_width" else expected - target.value
-    precision = (margin / ndtri((1 + confidence) / 2)) ** 2
-    pi = design.prevalence
-    if metric == "auc":
-        # Var(A) = (c + n e) / (π (1-π) n²), solved for n.
-        a, b = _auc_parts(expected)
-        c, e, s = expected * (1 - expected) - a - b, pi * a + (1 - pi) * b, pi * (1 - pi) * precision
-        images, share = (e + math.sqrt(e**2 + 4 * s * c)) / (2 * s), 1.0
-    else:
-        images = expected * (1 - expected) / precision
-        share = {"sensitivity": pi, "specificity": 1 - pi, "proportion": 1.0}[metric]
-    return math.ceil(images), math.ceil(images * design.deff / design.images / share)
-
-
-def anova_icc(successes: np.ndarray, images: np.ndarray) -> float:
-    """Return the intra-patient correlation of a yes/no outcome, by the analysis of variance estimator.
-
-    Parameters
-    ----------
-    successes, images
-        Float64 [patients]: images with the outcome, and images; patients without an image are left out.
-
-    Returns
-    -------
-    float
-        (MSB - MSW) / (MSB + (m₀ - 1) MSW) with m₀ = (N - Σm²/N) / (k - 1); may be negative. NaN where all outcomes are
-        equal, where no patient has two images, or where there are fewer than two patients.
-
-    Notes
-    -----
-    Ridout, Demétrio and Firth 1999, Biometrics 55:137, where it is among the estimators that did well for yes/no
-    outcomes; m₀ for unequal m as in Donner and Koval 1980, Biometrics 36:19.
-    """
-    x, m = successes[images > 0], images[images > 0]
-    n, k = m.sum(), len(m)
-    if k < 2 or n == k:
-        return math.nan
-    shares, share = x / m, x.sum() / n
-    between = (m * (shares - share) ** 2).sum() / (k - 1)
-    within = (m * shares * (1 - shares)).sum() / (n - k)
-    typical = (n - (m**2).sum() / n) / (k - 1)
-    total = between + (typical - 1) * within
-    return float((between - within) / total) if total > 0 else math.nan
-
-
-def describe_pilot(
-    predictions: Predictions, positive: Sequence[str], index_test: str | None = None
-) -> pd.DataFrame:
-    """Return what a pilot study says about clusters.
-
-    Parameters
-    ----------
-    predictions
-        A checked prediction table with patients.
-    positive
-        Classes in which the target condition is present.
-    index_test
-        Which rows to take, where the table holds several index tests.
-
-    Returns
-    -------
-    DataFrame
-        A row for each of `METRICS` (``proportion`` is accuracy; AUC where there are probabilities) with columns
-
-        estimate
-            Of the pilot.
-        patients, images, images_cv
-            Patients in the denominator, their mean number of images, its coefficient of variation.
-        deff
-            Ratio-estimator variance over binomial variance; for an AUC, the variance of Obuchowski 1997 over that
-            of DeLong et al. 1988, which takes all images as independent. NaN at 0 and 1.
-        icc
-            `anova_icc`; for an AUC the correlation that gives its `deff` by `design_effect`.
-
-    Raises
-    ------
-    UserError
-        No patients; an unknown positive class, or all of them; a group without an image.
-    """
-    if not predictions.has_patients:
-        raise UserError(
-            "the pilot's prediction table has no column 'patient_id': how alike the images of one patient are cannot be "
-            "seen in it; add the column, or leave --predictions out and give --icc and --images"
-        )
-    unknown = [c for c in positive if c not in predictions.classes]
-    if unknown:
-        raise UserError(
-            f"--positive {unknown[0]!r} is no class of the pilot; its classes: {', '.join(predictions.classes)}"
-        )
-    table = select_index_test(predictions, index_test)
-    sample = countable(gather_units(table, predictions.classes, "case"))
-    columns = [sample.classes.index(c) for c in positive]
-    truth, answer = np.isin(sample.truth, columns), np.isin(sample.predicted, columns)
-    if not truth.any() or truth.all():
-        found = "none" if not truth.any() else "all"
-        raise UserError(
-            f"of the pilot's {len(truth)} images with a truth and an answer, {found} are of {', '.join(positive)}: "
-            "a pilot needs both kinds; check --positive, or leave --predictions out and give --icc and --images"
-        )
-    mixed = len(np.intersect1d(sample.patient[truth], sample.patient[~truth]))
-    if mixed:
-        log.warning(
-            "%d of the pilot's %d patients have images with and without the target condition, and a plan by --prevalence "
-            "takes a patient to be one or the other: plan each kind as --proportion, with its own --images and --icc",
-            mixed,
-            sample.n_patients,
-        )
-    denominators = {"sensitivity": truth, "specificity": ~truth, "proportion": np.ones_like(truth)}
-    rows = [_pilot_proportion(m, sample, truth == answer, rows) for m, rows in denominators.items()]
-    if sample.probabilities is not None:
-        rows.append(_pilot_auc(sample, truth, sample.probabilities[:, columns].sum(axis=1)))
-    return pd.DataFrame(rows)
 
 
 def plan(
@@ -417,11 +151,6 @@ def main(argv: Sequence[str]) -> None:
     write_table(args.out / "planning.csv", table)
 
 
-def _auc_parts(auc: float) -> tuple[float, float]:
-    """Return Q₁ - A² and Q₂ - A²."""
-    return auc / (2 - auc) - auc**2, 2 * auc**2 / (1 + auc) - auc**2
-
-
 def _row(
     metric: str, expected: float, design: Design, aim: Target | int, confidence: float
 ) -> dict[str, Any]:
@@ -467,45 +196,6 @@ def _row(
         "textbook_images": textbook[0] if textbook else None,
         "textbook_patients": textbook[1] if textbook else None,
     }
-
-
-def _pilot_proportion(metric: str, sample: Sample, right: np.ndarray, counted: np.ndarray) -> dict[str, Any]:
-    m = np.bincount(sample.patient[counted], minlength=sample.n_patients).astype(np.float64)
-    x = np.bincount(sample.patient[counted & right], minlength=sample.n_patients).astype(np.float64)
-    share = x.sum() / m.sum()
-    binomial = share * (1 - share) / m.sum()
-    deff = ratio_variance(x, m) / binomial if 0 < share < 1 and len(m) > 1 else math.nan
-    return {
-        "metric": metric,
-        "estimate": share,
-        **_sizes(m),
-        "deff": deff,
-        "icc": anova_icc(x, m),
-    }
-
-
-def _pilot_auc(sample: Sample, truth: np.ndarray, score: np.ndarray) -> dict[str, Any]:
-    ranking = rank(score, truth, sample.patient, sample.n_patients, 0)
-    alone = rank(score, truth, np.arange(len(truth)), len(truth), 0)
-    assert ranking is not None and alone is not None  # both kinds are there
-    auc, clustered = ranking.auc_variance()
-    independent = alone.auc_variance()[1]
-    deff = clustered / independent if independent > 0 else math.nan
-    m = np.concatenate([ranking.positives, ranking.negatives])
-    alike = (m**2).sum() / m.sum() - 1
-    return {
-        "metric": "auc",
-        "estimate": auc,
-        **_sizes(m),
-        "patients": sample.n_patients,
-        "deff": deff,
-        "icc": (deff - 1) / alike if alike > 0 else math.nan,
-    }
-
-
-def _sizes(images: np.ndarray) -> dict[str, Any]:
-    m = images[images > 0]
-    return {"patients": len(m), "images": m.mean(), "images_cv": m.std() / m.mean()}
 
 
 def _designs(args: argparse.Namespace, metric: str, pilot: pd.DataFrame | None) -> list[Design]:

@@ -25,7 +25,7 @@ from marrowflow.statistics.intervals import (
     wilson,
     wilson_clustered,
 )
-from marrowflow.statistics.metrics import MACRO, MICRO
+from marrowflow.statistics.metrics import MACRO, MICRO, ratio
 from marrowflow.statistics.movers import METHOD as MOVER
 from marrowflow.statistics.movers import mean_interval, ratio_interval
 
@@ -197,6 +197,21 @@ def measure_rows(
             for row in _interval_rows(found, key in resampled, bootstrapped, sample, place, settings)
         ]
     return pd.DataFrame(rows, columns=list(MEASURE_COLUMNS))
+
+
+def proportion_row(numerators: np.ndarray, denominators: np.ndarray, confidence: float) -> dict[str, Any]:
+    """Return estimate, interval (`wilson_clustered`, or ``none``) and counts of a proportion of patients' counts [patients]."""
+    x, m = numerators.astype(np.float64), denominators.astype(np.float64)
+    interval = wilson_clustered(x, m, confidence) or Interval("none", np.nan, np.nan)
+    return {
+        "estimate": float(ratio(x.sum(), m.sum())),
+        "low": interval.low,
+        "high": interval.high,
+        "method": interval.method,
+        "numerator": int(numerators.sum()),
+        "denominator": int(denominators.sum()),
+        "n_patients": len(m),
+    }
 
 
 def _in_order(found: Sequence[Interval], preferred: Sequence[str]) -> list[Interval]:
