@@ -24,7 +24,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,7 @@ from marrowflow.statistics.differential import SHARE_COLUMNS, shares
 from marrowflow.statistics.endpoints import (
     Endpoints,
     Options,
+    add_question_arguments,
     answers_of,
     choose_endpoints,
     evaluate,
@@ -181,15 +182,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--predictions", type=existing_file, required=True, help="prediction table (.parquet, .csv or .tsv)"
     )
-    parser.add_argument("--unit", choices=get_args(Unit), help="unit of analysis; left out, the options say")
-    parser.add_argument(
-        "--positive",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="CLASS",
-        help="classes in which the target condition is present: one yes/no endpoint, and no other, is measured",
-    )
+    add_question_arguments(parser, "measured")
     parser.add_argument(
         "--lock",
         type=existing_file,

@@ -79,27 +79,37 @@ def resample(
     what
         Names the progress bar.
     """
-    keys = set(wanted)
-    measured = (
-        [(s, {k: v for k, v in s.estimates().items() if k in keys}) for s in statistics] if keys else []
-    )
-    replicates: dict[Any, list[np.ndarray]] = {key: [] for _, estimates in measured for key in estimates}
-    if not replicates:
-        return {}
-    for weights in progress(
-        draw_weights(n_patients, settings.replicates, settings.seed), what, unit="chunks"
-    ):
-        for statistic, estimates in measured:
-            drawn = statistic.values(weights) if estimates else {}
-            for key in estimates:
-                replicates[key].append(drawn[key])
+    replicates = replicate(statistics, wanted, n_patients, settings, what)
     found = {}
-    for statistic, estimates in measured:
+    for statistic in statistics if replicates else ():
+        estimates = {k: v for k, v in statistic.estimates().items() if k in replicates}
         influence = statistic.influence() if estimates else {}
         for key, estimate in estimates.items():
-            values = np.concatenate(replicates.pop(key))
+            values = replicates.pop(key)
             found[key] = bootstrap_intervals(estimate, values, influence[key], settings.confidence)
     return found
+
+
+def replicate(
+    statistics: Sequence[Statistic],
+    wanted: Collection[Hashable],
+    n_patients: int,
+    settings: Accuracy,
+    what: str,
+) -> dict[Any, np.ndarray]:
+    """Return the replicates [resamples] of the ``wanted`` numbers; arguments are those of `resample`."""
+    keys = set(wanted)
+    measured = [(s, [k for k in s.estimates() if k in keys]) for s in statistics] if keys else []
+    values: dict[Any, list[np.ndarray]] = {key: [] for _, own in measured for key in own}
+    if not values:
+        return {}
+    chunks = draw_weights(n_patients, settings.replicates, settings.seed)
+    for weights in progress(chunks, what, unit="chunks"):
+        for statistic, own in measured:
+            drawn = statistic.values(weights) if own else {}
+            for key in own:
+                values[key].append(drawn[key])
+    return {key: np.concatenate(values.pop(key)) for key in list(values)}
 
 
 def draw_weights(n_patients: int, replicates: int, seed: int) -> Iterator[np.ndarray]:

@@ -22,7 +22,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,7 @@ from marrowflow.statistics.differences import (
 from marrowflow.statistics.endpoints import (
     Endpoints,
     Options,
+    add_question_arguments,
     answers_of,
     choose_endpoints,
     evaluate,
@@ -217,15 +218,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="the patients of the first table against those of each further table, who are others",
     )
-    parser.add_argument("--unit", choices=get_args(Unit), help="unit of analysis; left out, the options say")
-    parser.add_argument(
-        "--positive",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="CLASS",
-        help="classes in which the target condition is present: one yes/no endpoint, and no other, is compared",
-    )
+    add_question_arguments(parser, "compared")
     parser.add_argument(
         "--lock",
         type=existing_file,

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from marrowflow.cli import progress
 from marrowflow.config import Accuracy
-from marrowflow.statistics.bootstrap import Bootstrapped, Interval, bootstrap_intervals, draw_weights
+from marrowflow.statistics.bootstrap import Bootstrapped, Interval, bootstrap_intervals, replicate
 from marrowflow.statistics.evaluation import Evaluation, Key
 from marrowflow.statistics.hypotheses import PValue, holm, jackknife_t, paired_proportions, rao_scott, wald
 from marrowflow.statistics.intervals import difference_jackknife, difference_wald
@@ -117,7 +116,7 @@ def measure_side(
         index_test=index_test,
         cohort=cohort,
         estimates=estimates,
-        replicates=_replicates(evaluation, wanted, settings, what),
+        replicates=replicate([evaluation], wanted, sample.n_patients, settings, what),
         pulls=evaluation.influence() if wanted else {},
         too_few=too_few,
         proportions=proportions,
@@ -172,27 +171,28 @@ def comparison_rows(a: Measured, b: Measured, paired: bool, place: Place, settin
         difference = a.estimates[key] - b.estimates[key]
         problem = "undefined: a denominator is 0 in this sample" if np.isnan(difference) else ""
         problem = problem or a.too_few[key] or b.too_few[key]
-        bootstrapped, tests = Bootstrapped([], 0), {}
-        first, last = None, None
+        bootstrapped = Bootstrapped([], 0)
+        found: list[tuple[Interval, PValue]] = []
+        beside: list[tuple[Interval, PValue]] = []
+        printed_test = _UNTESTED
         if not problem:
             bootstrapped = _bootstrap(a, b, key, paired, settings.confidence)
-            first, test = _printed(a, b, key, paired, settings.confidence)
-            last, beside = _by_variance(a, b, key, paired, settings.confidence)
-            tests = {0: test, -1: beside}
-            problem = "" if first else bootstrapped.problem
-        found = [i for i in (first, *bootstrapped.intervals) if i is not None]
-        found = found or [Interval("none", np.nan, np.nan)]
+            interval, printed_test = _printed(a, b, key, paired, settings.confidence)
+            found = [(interval, printed_test)] if interval else []
+            beside = _by_variance(a, b, key, paired, settings.confidence)
+            problem = "" if interval else bootstrapped.problem
+        found += [(i, _UNTESTED) for i in bootstrapped.intervals]
+        # The test stands in the printed row, whatever interval that has.
+        first = found[0][0] if found else Interval("none", np.nan, np.nan)
+        found = [(first, printed_test), *found[1:], *beside]
         if problem:
             place.warn(f"{pair}: {problem}", key)
-        elif key in a.fixed | b.fixed and found[0].method != MOVER:
+        elif key in a.fixed | b.fixed and first.method != MOVER:
             place.warn(
                 f"{pair}: at 0 % or 100 % on one side, where nothing moves it: the interval is too narrow",
                 key,
             )
-        if last is not None:
-            found.append(last)
-        for i, interval in enumerate(found):
-            test = tests.get(-1 if interval is last else i, _UNTESTED)
+        for i, (interval, test) in enumerate(found):
             drawn = (
                 key in a.replicates
                 and key in b.replicates
@@ -237,20 +237,6 @@ def with_holm(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(p_holm=families.transform(lambda p: holm(p.to_numpy())).astype(np.float64))
 
 
-def _replicates(
-    evaluation: Evaluation, wanted: list[Key], settings: Accuracy, what: str
-) -> dict[Key, np.ndarray]:
-    if not wanted:
-        return {}
-    values: dict[Key, list[np.ndarray]] = {key: [] for key in wanted}
-    chunks = draw_weights(evaluation.sample.n_patients, settings.replicates, settings.seed)
-    for weights in progress(chunks, what, unit="chunks"):
-        drawn = evaluation.values(weights)
-        for key in wanted:
-            values[key].append(drawn[key])
-    return {key: np.concatenate(parts) for key, parts in values.items()}
-
-
 def _bootstrap(a: Measured, b: Measured, key: Key, paired: bool, confidence: float) -> Bootstrapped:
     mine, theirs = a.replicates[key], b.replicates[key]
     infinite = int((np.isinf(mine) | np.isinf(theirs)).sum())
@@ -280,16 +266,17 @@ def _printed(
 
 def _by_variance(
     a: Measured, b: Measured, key: Key, paired: bool, confidence: float
-) -> tuple[Interval | None, PValue]:
+) -> list[tuple[Interval, PValue]]:
     """Return interval and test of a question's AUC from Obuchowski's or DeLong's variance; of other metrics none."""
     metric, name = key
     if metric != "auc" or name in (MACRO, MICRO):
-        return None, _UNTESTED
+        return []
     of_a, of_b = a.aucs[name], b.aucs[name]
     variance = of_a.minus(of_b).variance() if paired else of_a.variance() + of_b.variance()
     difference = a.estimates[key] - b.estimates[key]
     method = "delong" if a.alone and b.alone else "obuchowski"
-    return difference_wald(method, difference, variance, confidence), wald(method, difference, variance)
+    interval = difference_wald(method, difference, variance, confidence)
+    return [(interval, wald(method, difference, variance))] if interval else []
 
 
 def _test_of_counts(key: Key, of_a: Proportion, of_b: Proportion, paired: bool) -> PValue:

@@ -10,21 +10,9 @@ import numpy as np
 import pandas as pd
 
 from marrowflow.statistics.cases import Sample
-from marrowflow.statistics.rows import Place, proportion_row
+from marrowflow.statistics.rows import PROPORTION_COLUMNS, Place, proportion_row
 
-SHARE_COLUMNS = (
-    "endpoint",
-    "source",
-    "class",
-    "unit",
-    "estimate",
-    "low",
-    "high",
-    "method",
-    "numerator",
-    "denominator",
-    "n_patients",
-)
+SHARE_COLUMNS = ("endpoint", "source", "class", "unit", *PROPORTION_COLUMNS)
 
 
 def shares(sample: Sample, place: Place, confidence: float) -> pd.DataFrame:

@@ -5,9 +5,10 @@ Steps that measure one index test and steps that compare several share these, so
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -39,6 +40,19 @@ class Options(Section):
     """Order of the classes; empty takes the table's."""
     units: list[Unit] = Field(default=["patient", "case"], min_length=1)
     endpoints: dict[str, Endpoint] = Field(default={})
+
+
+def add_question_arguments(parser: argparse.ArgumentParser, measured: str) -> None:
+    """Add the arguments that say what is asked: --unit and --positive; ``measured`` is what is done to the endpoint."""
+    parser.add_argument("--unit", choices=get_args(Unit), help="unit of analysis; left out, the options say")
+    parser.add_argument(
+        "--positive",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="CLASS",
+        help=f"classes in which the target condition is present: one yes/no endpoint, and no other, is {measured}",
+    )
 
 
 def choose_endpoints(

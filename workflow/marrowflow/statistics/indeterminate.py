@@ -33,23 +33,10 @@ import pandas as pd
 from marrowflow.predictions import NO_REFERENCE
 from marrowflow.statistics.cases import Units, people
 from marrowflow.statistics.metrics import PROPORTIONS
-from marrowflow.statistics.rows import Place, proportion_row
+from marrowflow.statistics.rows import PROPORTION_COLUMNS, Place, proportion_row
 
 ANALYSES = ("left_out", "counted_as_errors", "worst_case")
-ANALYSIS_COLUMNS = (
-    "endpoint",
-    "analysis",
-    "metric",
-    "class",
-    "unit",
-    "estimate",
-    "low",
-    "high",
-    "method",
-    "numerator",
-    "denominator",
-    "n_patients",
-)
+ANALYSIS_COLUMNS = ("endpoint", "analysis", "metric", "class", "unit", *PROPORTION_COLUMNS)
 
 _YES, _NO, _NONE = 0, 1, 2
 # Numerators: (truth, answer) pairs. Denominators: those of all analyses, then what each analysis adds.

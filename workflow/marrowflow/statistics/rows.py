@@ -67,6 +67,8 @@ MEASURE_COLUMNS = (
     "seed",
 )
 """Columns of the files beside ``metrics.csv``: ``at`` is the cut-off, prevalence or level that a number is given for."""
+PROPORTION_COLUMNS = ("estimate", "low", "high", "method", "numerator", "denominator", "n_patients")
+"""What `proportion_row` gives."""
 WARNING_COLUMNS = ("endpoint", "metric", "class", "unit", "warning")
 
 METRICS = (
