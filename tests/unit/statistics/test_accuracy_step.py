@@ -657,3 +657,39 @@ def test_what_was_taken_for_granted_stands_among_the_warnings(small, tmp_path):
     told = slip["warnings"]["warning"].tolist()
     assert "class 'AML' occurs only as truth (3 rows), never as prediction" in told
     assert "class 'AMI' occurs only as prediction (3 rows), never as truth" in told
+
+
+def test_the_order_of_the_rows_changes_nothing(tmp_path):
+    """Not even what is drawn: patients are numbered by their names."""
+    table = three_classes()
+    arguments = ("--unit", "case", "--positive", "AML")
+    there = run(tmp_path / "a", table, *arguments)["metrics"]
+    shuffled = run(tmp_path / "b", table.sample(frac=1, random_state=3), *arguments)["metrics"]
+    assert there["method"].tolist() == shuffled["method"].tolist()
+    for column in ("estimate", "low", "high"):
+        assert there[column].to_numpy() == pytest.approx(shuffled[column].to_numpy(), abs=1e-12, nan_ok=True)
+
+
+def test_the_opposite_question_mirrors_the_answers(tmp_path):
+    table = three_classes()
+    yes = run(tmp_path / "a", table, "--unit", "case", "--positive", "AML")
+    no = run(tmp_path / "b", table, "--unit", "case", "--positive", "ALL", "CML")
+    turned = {"sensitivity": "specificity", "specificity": "sensitivity", "ppv": "npv", "npv": "ppv"}
+    for metric in ("auc", "accuracy", "mcc", "kappa", "brier", *turned):
+        a, b = primary(yes, metric), primary(no, turned.get(metric, metric))
+        assert (a["estimate"], a["low"], a["high"]) == pytest.approx(
+            (b["estimate"], b["low"], b["high"]), abs=1e-9
+        )
+
+
+def test_the_interval_of_a_macro_ppv_is_as_wide_as_its_resamples(tmp_path):
+    """One row a patient: the variances of the classes' precisions add up, and none is lost on the way."""
+    rng = np.random.default_rng(5)
+    truth = rng.integers(0, 3, 1500)
+    answer = np.where(rng.random(1500) < 0.7, truth, rng.integers(0, 3, 1500))
+    names = np.array(["AML", "ALL", "CML"])
+    tables = run(tmp_path, labels(names[truth].tolist(), names[answer].tolist()), "--unit", "case")
+    row = primary(tables, "ppv", "macro")
+    drawn = rng.integers(0, 1500, (400, 1500))
+    spread = np.std([sk.precision_score(truth[i], answer[i], average="macro") for i in drawn])
+    assert (row["high"] - row["low"]) / (2 * 1.96) == pytest.approx(spread, rel=0.1)
