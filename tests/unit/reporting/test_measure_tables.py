@@ -185,7 +185,7 @@ def test_predictive_values_stand_by_prevalence() -> None:
     ]
     assert (
         isinstance(made, Table)
-        and "95% intervals: MOVER from Wilson, effective n." in " ".join(made.notes)
+        and "95% intervals: MOVER, effective n." in " ".join(made.notes)
         and made.header == ["prevalence", "PPV (95% interval)", "NPV (95% interval)"]
     )
     two = [line.replace("leukaemia", "classes").replace(",,0.", ",AML,0.") for line in rows]

@@ -48,7 +48,7 @@ METHODS = {
     "newcombe_neff": "Newcombe on effective patients",
     "jackknife_t": "leave-one-patient-out, t",
     "log_robust": "log scale, cluster-robust",
-    "mover_wilson_neff": "MOVER from Wilson, effective n",
+    "mover_wilson_neff": "MOVER, effective n",
     "bootstrap_bca": "bootstrap (BCa)",
     "bootstrap_percentile": "bootstrap (percentile)",
     "obuchowski_logit": "Obuchowski, logit",
