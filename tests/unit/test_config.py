@@ -8,15 +8,9 @@ import pytest
 import yaml
 
 from marrowflow import reference
-from marrowflow.config import (
-    Study,
-    derived_sections,
-    load_study,
-    option_string,
-    read_study,
-    scheme_of,
-)
+from marrowflow.config import Study, load_study, read_study
 from marrowflow.errors import UserError
+from marrowflow.option_strings import derived_sections, option_string, scheme_of
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = {
@@ -93,6 +87,42 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_known_one(sectio
         ({"threshold": {"rule": "sensitivity"}}, "value:"),
         ({"augmentation": {"plan": "balanced", "targets": {"CML": 3}}}, "'CML' is not one of"),
         ({"report": {"primary": "net-corrected"}}, "'net-corrected' is not one of ['net-raw']"),
+        ({"report": {"primary": "net-raw", "choose": {}}}, "keep one of them"),
+        ({"report": {"choose": {"endpoint": "aml"}}}, "report.choose.endpoint: 'aml' is not one of []"),
+        ({"models": {}}, "models"),
+        ({"grid": {"networks": {"r": {"network": "x"}}, "modes": ["frozn"]}}, "grid.modes"),
+        ({"grid": {"networks": {"r": {"netwrk": "x"}}, "modes": ["frozen"]}}, "models.r_frozen.netwrk"),
+        ({"grid": {"networks": "resnet50", "modes": ["frozen"]}}, "grid.networks"),
+        ({"ensembles": {"both": {"members": ["net", "nett"]}}}, "did you mean 'net'?"),
+        ({"ensembles": {"both": {"members": ["n*"]}}}, "an ensemble of 'net' alone is that model"),
+        ({"models": {"net": {"network": "x", "profile": "as_published"}}}, "the networks bt5153/… only"),
+        (
+            {"models": {"net": {"network": "x", "heads": {"diagnosis": 1, "mds": 1}}}},
+            "models.net.heads: 'mds'",
+        ),
+        (
+            {
+                "endpoints": {"aml": {"positive": ["AML"]}},
+                "models": {"net": {"network": "x", "heads": {"aml": 1}}},
+            },
+            "give diagnosis: a weight too",
+        ),
+        (
+            {"models": {"net": {"network": "x", "head": "one_vs_rest", "heads": {"diagnosis": 1}}}},
+            "one class each",
+        ),
+        ({"augmentation": {"plan": "balanced", "targets_of": "types", "targets": {"BLA": 3}}}, "label_map:"),
+        ({"published": [{"index_test": "net", "metric": "auc", "value": 1}]}, "did you mean 'net-raw'?"),
+        ({"assumed": {"training.rat": "not given"}}, "did you mean 'rate'?"),
+        (
+            {
+                "splits": {
+                    "protocol": "as_published",
+                    "as_published": {"scheme": "kfold", "augmented": True},
+                }
+            },
+            "goes with scheme: holdout",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(sections, complaint):
@@ -109,6 +139,88 @@ def test_all_problems_are_told_at_once():
 
 def test_a_bare_off_in_yaml_turns_augmentation_off():
     assert load_study(changed(augmentation=yaml.safe_load("plan: off"))).augmentation.plan == "off"
+
+
+GRID = {
+    "networks": {"res": {"network": "resnet50", "weights": "a.pth"}, "dense": {"network": "densenet121"}},
+    "modes": {"scratch": {}, "frozen": {"training": {"rate": 0.5}}},
+}
+
+
+def test_a_grid_is_every_network_in_every_mode():
+    study = load_study({**SMALLEST, "models": {}, "training": {"epochs": 3}, "grid": GRID})
+    assert list(study.models) == ["res_scratch", "res_frozen", "dense_scratch", "dense_frozen"]
+    cell = study.models["res_frozen"]
+    assert (cell.network, cell.mode, cell.weights) == ("resnet50", "frozen", "a.pth")
+    assert (cell.training.epochs, cell.training.rate) == (3, 0.5)
+    assert study.models["res_scratch"].weights == "imagenet"  # the file is for modes that start from it
+
+
+def test_seeds_and_variants_of_a_grid_are_cells_with_names_of_their_own():
+    study = load_study(
+        changed(
+            endpoints={"aml": {"positive": ["AML"]}},
+            grid={
+                "networks": {"res": {"network": "resnet50"}},
+                "modes": ["finetune"],
+                "variants": {
+                    "w19": {"heads": {"aml": 0.1, "diagnosis": 0.9}},
+                    "w55": {"heads": {"aml": 0.5, "diagnosis": 0.5}},
+                },
+                "seeds": [0, 7],
+                "colours": ["raw"],
+            },
+        )
+    )
+    assert list(study.models) == [
+        "res_finetune_w19_seed0",
+        "res_finetune_w19_seed7",
+        "res_finetune_w55_seed0",
+        "res_finetune_w55_seed7",
+        "net",
+    ]
+    cell = study.models["res_finetune_w55_seed7"]
+    assert (cell.training.seed, cell.heads["aml"], cell.colours) == (7, 0.5, ["raw"])
+    heads = json.loads(option_string(study, ["heads"], {"model": "res_finetune_w19_seed0"}))["heads"]
+    assert heads == {
+        "aml": {"weight": 0.1, "positive": ["AML"]},
+        "diagnosis": {"weight": 0.9, "positive": None},
+    }
+
+
+def test_a_model_that_is_listed_takes_the_place_of_its_cell():
+    study = load_study(changed(models={"res_frozen": {"network": "resnet18"}}, grid=GRID))
+    assert len(study.models) == 4
+    assert study.models["res_frozen"].network == "resnet18"
+
+
+def test_a_study_that_was_spelt_out_means_the_same_again():
+    study = load_study({**SMALLEST, "grid": GRID})
+    assert load_study(study.model_dump(mode="json")) == study
+
+
+def test_an_ensemble_is_an_index_test_on_the_colours_that_its_members_share():
+    study = load_study(
+        changed(
+            colour={"raw": {}, "corrected": {"method": "reflection_median"}},
+            models={
+                "a1": {"network": "x"},
+                "a2": {"network": "y", "colours": ["raw"]},
+                "b": {"network": "z"},
+            },
+            ensembles={"mean": {"members": ["a*"]}},
+        )
+    )
+    assert study.members_of("mean") == ["a1", "a2"]
+    assert study.index_tests == ["a1-raw", "a1-corrected", "a2-raw", "b-raw", "b-corrected", "mean-raw"]
+
+
+def test_a_licence_retrains_nothing():
+    job = {"model": "net"}
+    plain, licensed = (
+        load_study(changed(models={"net": {"network": "x", "licence": text}})) for text in ("", "MIT")
+    )
+    assert option_string(plain, ["model"], job) == option_string(licensed, ["model"], job)
 
 
 def test_a_model_takes_the_studys_training_and_overrides_a_part():

@@ -1,7 +1,7 @@
 """The study's configuration: one pydantic model a section, defaults written once, here.
 
 `Study` is the whole file. Steps never see it whole: a rule passes the sections that it uses as one
-canonical JSON string (`option_string`), and the step validates them with a small model of its own that
+canonical JSON string (see `option_strings`), and the step validates them with a small model of its own that
 is made of the sections below. Unknown keys are refused with the nearest known one.
 
 This module is left out of the rules' code digests (see `provenance`): all that it can change about a
@@ -10,17 +10,18 @@ result is the option strings, and those are compared by themselves.
 
 from __future__ import annotations
 
-import difflib
+import fnmatch
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from marrowflow.config_problems import explain, not_among
 from marrowflow.errors import UserError, enumerate_problems
+from marrowflow.grid import cells
 
 # Ids become folder names, wildcards and column names.
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
@@ -36,6 +37,9 @@ RESERVED_COHORTS = ("development", "external", "all")
 
 Unit = Literal["patient", "case"]
 Protocol = Literal["sound", "as_published"]
+Mode = Literal["scratch", "frozen", "finetune"]
+DIAGNOSIS = "diagnosis"
+"""Name of the head that tells the classes apart, beside those of endpoints."""
 LEAKY = "leaky protocol — not comparable"
 """What every output of the protocol as_published bears."""
 
@@ -105,6 +109,10 @@ class ColourRecipe(Section):
     """reflection_median: paper = reflection, median, resize; fast = median, resize, reflection (a fifth of the time, about one grey level apart)."""
     target: str | None = None
     """reinhard, macenko: an image file whose stain is the target; null uses the published H&E values, which tint Giemsa smears: name a typical smear."""
+    crop: Literal["none", "contour"] = "none"
+    """contour: before all else cut a square round the most central cell (bt5153's variant); an image without a contour stays whole and is flagged."""
+    min_contour: int = Field(default=100, ge=1)
+    """crop contour: contours that enclose fewer pixels are dust and are passed over."""
 
 
 class AsPublished(Section):
@@ -120,6 +128,8 @@ class AsPublished(Section):
     """monte_carlo, holdout: share of images tested on."""
     validation: Share = 0.2
     """Share of the remaining images that choose the epoch."""
+    augmented: bool = False
+    """holdout, monte_carlo: divide the augmented images instead of the images they were made of, so that copies of one image stand on both sides (aamds2022)."""
 
     @model_validator(mode="after")
     def _column_is_named(self) -> AsPublished:
@@ -127,6 +137,8 @@ class AsPublished(Section):
             raise ValueError(
                 "scheme: column needs column: <the manifest column that says train, validation, test>"
             )
+        if self.augmented and self.scheme not in ("holdout", "monte_carlo"):
+            raise ValueError("augmented: true divides at random; it goes with scheme: holdout or monte_carlo")
         return self
 
 
@@ -172,7 +184,9 @@ class Augmentation(Section):
     copies: int = Field(default=3, ge=1, le=50)
     """eight: random draws of each transform (flips and whitening have one outcome and are drawn once)."""
     targets: dict[ClassName, Annotated[int, Field(ge=1)]] = {}
-    """balanced: training images wanted of each class; classes not named keep their number."""
+    """balanced: training images wanted of each class, or of each type; those not named keep their number."""
+    targets_of: Literal["classes", "types"] = "classes"
+    """types: the targets are those of the manifests' own labels, before the label map (bt5153's targets per cell type)."""
     rotation: float = Field(default=35.0, ge=0, le=180)
     """Largest rotation to either side, degrees."""
     shift: float = Field(default=0.35, ge=0, le=1)
@@ -214,12 +228,16 @@ class Training(Section):
     """Share of the target probability spread over all classes."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Before the last layer."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """balanced: each class weighs the inverse of its number of training images."""
+    class_weights: Literal["none", "balanced"] | dict[ClassName, Annotated[float, Field(gt=0)]] = "none"
+    """balanced: each class weighs the inverse of its number of training images; or a number for each class, 1 where none is given."""
+    batches: Literal["shuffled", "balanced"] = "shuffled"
+    """shuffled: every training image once an epoch; balanced: every batch holds the classes in equal numbers, images of rare classes several times an epoch and some of frequent ones not at all."""
     patience: int | None = Field(default=10, ge=1)
     """Stop after this many epochs without a lower validation loss; null runs all epochs. The best epoch's weights are kept either way."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 on a GPU, float32 on a CPU."""
+    compile: bool = False
+    """Compile the network's training step (torch.compile): pays on a GPU over long trainings; needs a C compiler, and its results differ in the last digits from those without."""
     threads: int = Field(default=2, ge=1)
     """Threads of a training job; part of the result (sums are rounded in another order), so a setting and not what the scheduler hands out."""
     seed: int = 0
@@ -230,11 +248,19 @@ class Model(Section):
     """A network and how it is trained."""
 
     network: str
-    """Any name that timm knows; for example tf_efficientnet_lite0, resnet50, densenet121, inception_v3, vit_base_patch32_224. torchvision's squeezenet1_1 is known as torchvision/squeezenet1_1."""
-    mode: Literal["scratch", "frozen", "finetune"] = "finetune"
+    """Any name that timm knows, with or without a tag of its weights; for example tf_efficientnet_lite0, resnet50, densenet121, inception_v3, resnext101_32x8d.fb_swsl_ig1b_ft_in1k, vit_base_patch32_224. torchvision's squeezenet1_1 is known as torchvision/squeezenet1_1; the networks of bt5153 as bt5153/cnn, bt5153/pre_cnn1, bt5153/pre_cnn2 and bt5153/vit."""
+    profile: Literal["corrected", "as_published"] = "corrected"
+    """Networks of bt5153: as_published feeds the pretrained parts levels of 0-255, as the study did; corrected feeds them what they were trained on. Other networks have one profile."""
+    mode: Mode = "finetune"
     """scratch: random weights, all trained; frozen: features of the given weights, new last layer trained; finetune: given weights, all trained."""
     weights: str = "imagenet"
     """imagenet: timm's (downloaded); none: random; otherwise a local file of weights (.safetensors, .pth)."""
+    licence: str = ""
+    """Licence of a local file of weights; printed in the reports. That of timm's weights is known."""
+    head: Literal["softmax", "one_vs_rest"] = "softmax"
+    """softmax: one network answers for all classes; one_vs_rest: one yes/no network a class, and the class whose own network is surest is the answer."""
+    heads: dict[Identifier, Annotated[float, Field(gt=0)]] = {}
+    """Weights of the outcomes that the network learns together, by the endpoint's name, and `diagnosis` for the classes, such as {mds: 0.1, diagnosis: 0.9} (aamds2022); empty learns the classes alone. An endpoint with a head of its own is answered by it."""
     input_size: int | None = Field(default=None, ge=16)
     """Side of the network's input in pixels; null takes the network's own."""
     colours: list[Identifier] | None = Field(default=None, min_length=1)
@@ -250,7 +276,48 @@ class Model(Section):
             raise ValueError(
                 f"mode: {self.mode} starts from given weights; name weights: or take mode: scratch"
             )
+        if self.profile != "corrected" and not self.network.startswith("bt5153/"):
+            raise ValueError(f"profile: {self.profile} is known of the networks bt5153/… only")
+        if self.heads and DIAGNOSIS not in self.heads:
+            raise ValueError(f"heads: give {DIAGNOSIS}: a weight too, the head that tells the classes apart")
+        if self.heads and self.head == "one_vs_rest":
+            raise ValueError(
+                "heads: belongs to head: softmax; one-vs-rest networks answer for one class each"
+            )
         return self
+
+
+class Grid(Section):
+    """Models by the dozen: every network in every mode, variant and seed is a model `<network>_<mode>[_<variant>][_seed<n>]`."""
+
+    networks: dict[Identifier, dict[str, Any]] = Field(min_length=1)
+    """Networks by short names, each with the keys of a model below it, such as {resnet50: {network: resnet50}}."""
+    modes: list[Mode] | dict[Mode, dict[str, Any]] = Field(min_length=1)
+    """Modes, as a list; or each with keys of a model that it sets, such as {frozen: {training: {rate: 0.003}}}."""
+    variants: dict[Identifier, dict[str, Any]] = {}
+    """Further keys to vary, by short names, such as {w19: {heads: {mds: 0.1, diagnosis: 0.9}}}."""
+    seeds: list[int] = []
+    """Seeds of the training; empty takes that of `training:`."""
+    colours: list[Identifier] | None = Field(default=None, min_length=1)
+    """Colour recipes of all cells; null means all recipes."""
+
+
+class Ensemble(Section):
+    """Several models that answer together: the mean of their probabilities is an index test of its own."""
+
+    members: list[str] = Field(min_length=1)
+    """Names of models; * stands for any characters, as in densenet121_finetune_seed*."""
+    colours: list[Identifier] | None = Field(default=None, min_length=1)
+    """Colour recipes; null means all that every member is trained on."""
+
+
+class Head(Section):
+    """One of several outcomes that a network learns together, as steps are told of it."""
+
+    weight: float = Field(gt=0)
+    """Of its loss in the sum."""
+    positive: list[ClassName] | None = None
+    """Classes in which the endpoint is present; null: the head tells all classes apart."""
 
 
 class Threshold(Section):
@@ -296,11 +363,47 @@ class Accuracy(Section):
     """Specificity from which on the partial AUC is taken; null leaves it out."""
 
 
+class Choice(Section):
+    """How the index test that is reported first is chosen, on out-of-fold predictions of development patients."""
+
+    metric: Literal[
+        "auc", "accuracy", "balanced_accuracy", "mcc", "kappa", "f1", "average_precision", "brier"
+    ] = "auc"
+    """The best value wins: the largest, or the smallest Brier score. Averages over classes are macro averages; of equals the first in the file wins."""
+    endpoint: Identifier | None = None
+    """Endpoint that the metric is of; null takes the classification into all classes."""
+
+
+class PublishedValue(Section):
+    """A figure of the publication that the study repeats; printed beside ours, and never a test of it."""
+
+    index_test: str
+    """Ours that it is set beside, as <model>-<colour>."""
+    metric: str
+    """As in metrics.csv: accuracy, auc, sensitivity, …"""
+    value: float
+    """The published figure."""
+    low: float | None = None
+    """Lower end of the published interval."""
+    high: float | None = None
+    """Upper end of the published interval."""
+    endpoint: str = "classes"
+    """As in metrics.csv: an endpoint's name, or classes."""
+    class_name: str = ""
+    """As in the column class of metrics.csv: a class, macro, micro or empty."""
+    cohort: str = "development"
+    """development, or an external cohort."""
+    where: str = ""
+    """Where it stands in the publication, and what is odd about it."""
+
+
 class Report(Section):
     """What the reports print."""
 
     primary: str | None = None
-    """The index test that is reported first, as <model>-<colour>; null takes the first model on its first colour. Declared before the run: no result chooses it."""
+    """The index test that is reported first, as <model>-<colour>; null takes the first model on its first colour, unless `choose:` says otherwise. Declared before the run: no result chooses it."""
+    choose: Choice | None = None
+    """Choose it by out-of-fold results instead: its figures are then a little too good, being the best of several, and the report says so."""
     errors_shown: int = Field(default=12, ge=0, le=60)
     """Thumbnails of the most confident errors in each report; 0 prints no patient image."""
 
@@ -326,18 +429,31 @@ class Study(Section):
     splits: Splits = Splits()
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
-    models: dict[Identifier, Model] = Field(min_length=1)
-    """Networks by name; each is trained on each of its colour recipes."""
+    grid: Grid | None = None
+    """Models by the dozen, beside those under `models:`; one listed there takes the place of the cell of the same name."""
+    models: dict[Identifier, Model] = Field(default={}, min_length=1, validate_default=True)
+    """Networks by name; each is trained on each of its colour recipes. Needed unless there is a `grid:`."""
+    ensembles: dict[Identifier, Ensemble] = {}
+    """Index tests that are the mean of several models, by name."""
     threshold: Threshold = Threshold()
     calibration: Calibration = Calibration()
     accuracy: Accuracy = Accuracy()
     report: Report = Report()
+    published: list[PublishedValue] = []
+    """Figures of the publication that the study repeats."""
+    assumed: dict[str, str] = {}
+    """Values of this file that the publication does not give, by their place (training.rate), with a word on why this one; printed as assumed."""
 
     @model_validator(mode="before")
     @classmethod
-    def _models_inherit_training(cls, data: Any) -> Any:
-        """Lay each model's own training keys over the study's, so that a model is complete by itself."""
-        if not isinstance(data, dict) or not isinstance(data.get("models"), dict):
+    def _models_are_spelt_out(cls, data: Any) -> Any:
+        """Turn the grid's cells into models, and lay each model's own training keys over the study's."""
+        if not isinstance(data, dict):
+            return data
+        listed = data.get("models") or {}
+        if isinstance(data.get("grid"), dict) and isinstance(listed, dict):
+            data = {**data, "models": {**cells(data["grid"]), **listed}}
+        if not isinstance(data.get("models"), dict):
             return data
         shared = data.get("training") or {}
         models = {
@@ -354,22 +470,86 @@ class Study(Section):
         for name, endpoint in self.endpoints.items():
             unknown = [c for c in endpoint.positive if c not in self.classes]
             if unknown:
-                raise ValueError(f"endpoints.{name}.positive: {_not_among(unknown[0], self.classes)}")
+                raise ValueError(f"endpoints.{name}.positive: {not_among(unknown[0], self.classes)}")
             if set(endpoint.positive) == set(self.classes):
                 raise ValueError(
                     f"endpoints.{name}.positive names every class: nothing is left to be negative"
                 )
-        for name in self.augmentation.targets:
-            if name not in self.classes:
-                raise ValueError(f"augmentation.targets: {_not_among(name, self.classes)}")
+        if self.augmentation.targets_of == "classes":
+            self._refuse_unknown(self.augmentation.targets, self.classes, "augmentation.targets")
+        elif self.label_map is None:
+            raise ValueError(
+                "augmentation.targets_of: types are the labels before the label map, and there is none; name label_map:"
+            )
         for name, model in self.models.items():
-            for colour in model.colours or []:
-                if colour not in self.colour:
-                    raise ValueError(f"models.{name}.colours: {_not_among(colour, list(self.colour))}")
+            self._refuse_unknown(model.colours or [], self.colour, f"models.{name}.colours")
+            self._refuse_unknown(model.heads, [*self.endpoints, DIAGNOSIS], f"models.{name}.heads")
+            if isinstance(model.training.class_weights, dict):
+                self._refuse_unknown(
+                    model.training.class_weights, self.classes, f"models.{name}.training.class_weights"
+                )
+        for name in self.ensembles:
+            self._check_ensemble(name)
         self._something_to_lock_on()
-        if self.report.primary is not None and self.report.primary not in self.index_tests:
-            raise ValueError(f"report.primary: {_not_among(self.report.primary, self.index_tests)}")
+        if self.report.primary is not None:
+            self._refuse_unknown([self.report.primary], self.index_tests, "report.primary")
+        if self.report.choose is not None:
+            if self.report.primary is not None:
+                raise ValueError("report: primary: declares what choose: would choose; keep one of them")
+            if self.report.choose.endpoint is not None:
+                self._refuse_unknown([self.report.choose.endpoint], self.endpoints, "report.choose.endpoint")
+        for i, published in enumerate(self.published):
+            self._refuse_unknown([published.index_test], self.index_tests, f"published.{i}.index_test")
+            self._refuse_unknown(
+                [published.endpoint], [*self.endpoints, "classes"], f"published.{i}.endpoint"
+            )
+        for place in self.assumed:
+            self._refuse_unknown_place(place)
         return self
+
+    @staticmethod
+    def _refuse_unknown(names: Iterable[str], known: Iterable[str], place: str) -> None:
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{place}: {not_among(name, list(known))}")
+
+    def _refuse_unknown_place(self, place: str) -> None:
+        """Walk down the whole configuration: what is marked as assumed must be in it."""
+        here: Any = self.model_dump(mode="json")
+        for part in place.split("."):
+            if not isinstance(here, dict) or part not in here:
+                known = list(here) if isinstance(here, dict) else []
+                raise ValueError(
+                    f"assumed.{place}: there is no such value; {not_among(part, known)}"
+                    if known
+                    else f"assumed.{place}: there is no such value; nothing stands below {place.rpartition('.')[0]}"
+                )
+            here = here[part]
+
+    def _check_ensemble(self, name: str) -> None:
+        place = f"ensembles.{name}"
+        if name in self.models:
+            raise ValueError(f"{place}: a model has this name already; choose another")
+        for pattern in self.ensembles[name].members:
+            if not fnmatch.filter(self.models, pattern):
+                raise ValueError(f"{place}.members: {not_among(pattern, list(self.models))}")
+        members = self.members_of(name)
+        if len(members) < 2:
+            raise ValueError(
+                f"{place}.members: an ensemble of {members[0]!r} alone is that model; name two or more"
+            )
+        answers = {(self.models[m].head, frozenset(self.models[m].heads)) for m in members}
+        if len(answers) > 1:
+            raise ValueError(
+                f"{place}.members: {members} do not answer the same questions (head:, heads:), so that their "
+                "probabilities cannot be averaged"
+            )
+        if not self.colours_of(name):
+            raise ValueError(f"{place}: its members {members} have no colour recipe in common")
+        for colour in self.colours_of(name):
+            lacking = [m for m in members if colour not in self.colours_of(m)]
+            if lacking:
+                raise ValueError(f"{place}.colours: {lacking[0]!r} is not trained on {colour!r}")
 
     def _something_to_lock_on(self) -> None:
         """Without k folds, choices are made on validation patients: said now, not after the training."""
@@ -387,10 +567,16 @@ class Study(Section):
 
     @property
     def index_tests(self) -> list[str]:
-        """All `<model>-<colour>` of the study, in the order of the file; the primary one first."""
-        tests = [f"{name}-{colour}" for name in self.models for colour in self.colours_of(name)]
+        """All `<model>-<colour>` of the study, models before ensembles, in the order of the file; a declared primary one first."""
+        names = [*self.models, *self.ensembles]
+        tests = [f"{name}-{colour}" for name in names for colour in self.colours_of(name)]
         first = self.report.primary
         return tests if first is None or first not in tests else [first, *(t for t in tests if t != first)]
+
+    def members_of(self, ensemble: str) -> list[str]:
+        """Return the models of an ensemble, each once, in the order of the file."""
+        patterns = self.ensembles[ensemble].members
+        return [m for m in self.models if any(fnmatch.fnmatchcase(m, pattern) for pattern in patterns)]
 
     @property
     def fold_names(self) -> dict[str, list[str]]:
@@ -405,9 +591,12 @@ class Study(Section):
         assert rule is not None  # the validator of Splits saw to it
         return rule.folds if rule.scheme in ("kfold", "monte_carlo") else 1
 
-    def colours_of(self, model: str) -> list[str]:
-        """Return the colour recipes that a model is trained on."""
-        return self.models[model].colours or list(self.colour)
+    def colours_of(self, name: str) -> list[str]:
+        """Return the colour recipes that a model is trained on, or that an ensemble answers on."""
+        if name in self.models:
+            return self.models[name].colours or list(self.colour)
+        shared = [c for c in self.colour if all(c in self.colours_of(m) for m in self.members_of(name))]
+        return self.ensembles[name].colours or shared
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -438,121 +627,12 @@ def read_options(model: type[S], text: str) -> S:
     return _validate(model, value, "--options")
 
 
-def option_string(study: Study, names: Sequence[str], wildcards: Mapping[str, str]) -> str:
-    """Return the one JSON string that stands for the sections a rule uses: sorted keys, defaults filled in.
-
-    Snakemake compares ``params`` as an unnamed set of texts, so that two swapped values, or values of
-    unknown types, would pass unseen. One string with the names in it does not.
-
-    Parameters
-    ----------
-    study
-        The whole configuration.
-    names
-        Sections by name; besides those of `Study` the ones of `derived_sections`.
-    wildcards
-        The job's wildcards. ``model`` and ``colour`` add the sections ``model`` and ``recipe``: one entry of
-        ``models`` and of ``colour``, so that editing one retrains that one only; ``protocol`` adds ``scheme``
-        and narrows ``splits`` to that protocol.
-    """
-    whole = study.model_dump(mode="json")
-    known = {**whole, **derived_sections(study)}
-    if "model" in wildcards:
-        # Which colour recipes a model runs on decides which jobs there are, not what any of them makes.
-        known["model"] = {k: v for k, v in whole["models"][wildcards["model"]].items() if k != "colours"}
-    if "colour" in wildcards:
-        known["recipe"] = whole["colour"][wildcards["colour"]]
-    if "protocol" in wildcards:
-        known["scheme"] = scheme_of(study, wildcards["protocol"])
-        known["splits"] = _splits_of(whole["splits"], wildcards["protocol"])
-    return json.dumps({n: known[n] for n in names}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def _splits_of(splits: dict[str, Any], protocol: str) -> dict[str, Any]:
-    """Return what one protocol's division depends on: changing the other must not retrain its networks."""
-    if protocol == "sound":
-        return {key: value for key, value in splits.items() if key not in ("protocol", "as_published")}
-    return {key: splits[key] for key in ("protocol", "as_published", "seed")}
-
-
-def derived_sections(study: Study) -> dict[str, Any]:
-    """Return the values that steps need and that follow from several sections or from a part of one."""
-    return {
-        # Whether pictures are written too decides which rules run, not what any of them makes.
-        "augmentation": study.augmentation.model_dump(mode="json", exclude={"materialise"}),
-        "distance": study.intake.near_duplicate_distance,
-        "index_tests": study.index_tests,
-        "protocols": list(study.splits.protocols),
-    }
-
-
-def scheme_of(study: Study, protocol: str) -> str:
-    """Return how a protocol divides: kfold, monte_carlo, holdout or column."""
-    if protocol == "sound":
-        return study.splits.scheme
-    assert study.splits.as_published is not None  # the validator of Splits saw to it
-    return study.splits.as_published.scheme
-
-
 def _validate(model: type[S], value: Any, source: str) -> S:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        problems = [_explain(model, detail) for detail in error.errors()]
+        problems = [explain(model, detail) for detail in error.errors()]
         raise UserError(enumerate_problems(f"{source} cannot be used:", problems)) from error
-
-
-def _explain(model: type[BaseModel], detail: Any) -> str:
-    """Put one pydantic error into the user's words: the key's path, what was found, what to do."""
-    place = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
-        known = sorted(_known_keys(model, detail["loc"][:-1]))
-        return f"{place}: unknown key. {_suggestion(str(detail['loc'][-1]), known)}"
-    if detail["type"] == "missing":
-        return f"{place}: this key is needed and not given"
-    message = re.sub(r"^Value error, ", "", detail["msg"])
-    if detail["type"] == "value_error":
-        return f"{place}: {message}" if place else message
-    return f"{place}: {message}; found {detail['input']!r}"
-
-
-def _known_keys(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
-    """Return the keys allowed at a path below a model, looking through dicts, lists and optional sections."""
-    current: Any = model
-    for part in path:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            current = current.model_fields[part].annotation if part in current.model_fields else None
-        else:
-            current = (get_args(current) or (None,))[-1]
-        current = _section_within(current)
-    if isinstance(current, type) and issubclass(current, BaseModel):
-        return list(current.model_fields)
-    return []
-
-
-def _section_within(annotation: Any) -> Any:
-    """Unwrap ``Section | None``; leave ``dict[str, Section]`` for the next part of the path."""
-    if isinstance(annotation, type):
-        return annotation
-    for argument in get_args(annotation):
-        if (
-            isinstance(argument, type)
-            and issubclass(argument, BaseModel)
-            and type(None) in get_args(annotation)
-        ):
-            return argument
-    return annotation
-
-
-def _suggestion(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{hint}Known here: {', '.join(known) or 'nothing'}"
-
-
-def _not_among(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"{name!r} is not one of {known}" + (f"; did you mean {near[0]!r}?" if near else "")
 
 
 def _refuse_bad_classes(classes: list[str]) -> None:

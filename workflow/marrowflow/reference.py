@@ -63,6 +63,8 @@ def _references(value: dict[str, Any]) -> list[tuple[str, str]]:
     if "$ref" in value:
         return [("", value["$ref"].rpartition("/")[2])]
     found = [reference for part in value.get("anyOf", []) for reference in _references(part)]
+    if isinstance(value.get("items"), dict):
+        found += [(f"[]{place}", name) for place, name in _references(value["items"])]
     inner = value.get("additionalProperties")
     if isinstance(inner, dict):
         found += [(f".<name>{place}", name) for place, name in _references(inner)]
@@ -101,7 +103,8 @@ def _kind(value: dict[str, Any]) -> str:
         return "section"
     kind = value.get("type", "any")
     if kind == "array":
-        return f"list of {_kind(value.get('items', {}))}"
+        items = value.get("items", {})
+        return "list of sections" if "$ref" in items else f"list of {_kind(items)}"
     if kind == "object":
         patterns = list(value.get("patternProperties", {}).values())
         inner = patterns[0] if patterns else value.get("additionalProperties")

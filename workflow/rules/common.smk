@@ -14,8 +14,9 @@ sys.path.insert(0, str(PACKAGE_PATH))
 from snakemake.exceptions import WorkflowError
 
 from marrowflow.cohorts.table import read_cohorts
-from marrowflow.config import load_study, option_string
+from marrowflow.config import load_study
 from marrowflow.errors import UserError
+from marrowflow.option_strings import option_string
 from marrowflow.provenance import code_digest
 
 # Snakemake drops PYTHONPATH for jobs in conda environments; the prefix brings the package back.

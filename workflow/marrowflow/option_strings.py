@@ -1,0 +1,84 @@
+"""The one text that stands for the sections of the configuration that a rule uses.
+
+Snakemake compares ``params`` as an unnamed set of texts, so that two swapped values, or values of
+unknown types, would pass unseen. One string with the names in it does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from marrowflow.config import DIAGNOSIS, Study
+
+# Which colour recipes a model runs on decides which jobs there are, and its licence what is printed: neither what it learns.
+_OF_NO_WEIGHT = ("colours", "licence")
+
+
+def option_string(study: Study, names: Sequence[str], wildcards: Mapping[str, str]) -> str:
+    """Return the one JSON string that stands for the sections a rule uses: sorted keys, defaults filled in.
+
+    Parameters
+    ----------
+    study
+        The whole configuration.
+    names
+        Sections by name; besides those of `Study` the ones of `derived_sections`.
+    wildcards
+        The job's wildcards. ``model`` and ``colour`` add the sections ``model`` and ``recipe``: one entry of
+        ``models`` and of ``colour``, so that editing one retrains that one only; ``model`` adds ``heads`` as well,
+        the outcomes that it learns together; ``protocol`` adds ``scheme`` and narrows ``splits`` to that protocol.
+    """
+    whole = study.model_dump(mode="json")
+    known = {**whole, **derived_sections(study)}
+    if wildcards.get("model") in study.models:
+        model = wildcards["model"]
+        known["model"] = {k: v for k, v in whole["models"][model].items() if k not in _OF_NO_WEIGHT}
+        known["heads"] = heads_of(study, model)
+    if "colour" in wildcards:
+        known["recipe"] = whole["colour"][wildcards["colour"]]
+    if "protocol" in wildcards:
+        known["scheme"] = scheme_of(study, wildcards["protocol"])
+        known["splits"] = _splits_of(whole["splits"], wildcards["protocol"])
+    return json.dumps({n: known[n] for n in names}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _splits_of(splits: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """Return what one protocol's division depends on: changing the other must not retrain its networks."""
+    if protocol == "sound":
+        return {key: value for key, value in splits.items() if key not in ("protocol", "as_published")}
+    return {key: splits[key] for key in ("protocol", "as_published", "seed")}
+
+
+def derived_sections(study: Study) -> dict[str, Any]:
+    """Return the values that steps need and that follow from several sections or from a part of one."""
+    return {
+        # Whether pictures are written too decides which rules run, not what any of them makes.
+        "augmentation": study.augmentation.model_dump(mode="json", exclude={"materialise"}),
+        "distance": study.intake.near_duplicate_distance,
+        "index_tests": study.index_tests,
+        "protocols": list(study.splits.protocols),
+    }
+
+
+def heads_of(study: Study, model: str) -> dict[str, dict[str, Any]]:
+    """Return the outcomes that a model learns together: each with its weight, and its positive classes (None: the classes).
+
+    Empty where the model learns the classes alone, so that an endpoint that is edited retrains nothing but its own heads.
+    """
+    return {
+        name: {
+            "weight": weight,
+            "positive": None if name == DIAGNOSIS else list(study.endpoints[name].positive),
+        }
+        for name, weight in study.models[model].heads.items()
+    }
+
+
+def scheme_of(study: Study, protocol: str) -> str:
+    """Return how a protocol divides: kfold, monte_carlo, holdout or column."""
+    if protocol == "sound":
+        return study.splits.scheme
+    assert study.splits.as_published is not None  # the validator of Splits saw to it
+    return study.splits.as_published.scheme
