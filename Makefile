@@ -4,7 +4,7 @@
 # make coverage  simulate how often the intervals cover the truth (docs/coverage.csv)
 # make lint    set up, check style and types only
 # make docs    write the configuration's schema and reference anew from its models
-# make real    set up, convert ../shared/data and run the two studies of real smears
+# make real    set up, convert ../shared/data and run the three studies of real smears
 # make clean   remove what the demo made (results/demo, resources/demo/*/)
 
 PYTHON ?= python3
@@ -71,8 +71,9 @@ coverage: $(VENV)/installed
 data/%/cohorts.tsv: tests/real_data.py
 	python tests/real_data.py $* --shared $(SHARED) --out data/$*
 
-real: $(VENV)/installed data/wbc_sites/cohorts.tsv data/malaria/cohorts.tsv
+real: $(VENV)/installed data/wbc_sites/cohorts.tsv data/malaria/cohorts.tsv data/bt5153_barcelona/cohorts.tsv
 	snakemake --cores $(CORES) --configfile resources/studies/wbc_sites.yaml
+	snakemake --cores $(CORES) --configfile resources/studies/bt5153_barcelona.yaml
 	snakemake --cores $(CORES) --configfile resources/studies/malaria.yaml
 
 clean:

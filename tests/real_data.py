@@ -10,6 +10,9 @@ wbc_sites
 malaria
     27,558 red cells of 200 patients; ``upstream_split`` says on which side of the published split a cell
     lies: ``train``, or ``test`` for the part that was distributed as "valid" and that published figures are of.
+bt5153_barcelona
+    2,852 blood cells of Barcelona under the names of bt5153's 21 marrow types, of which they are 11; the label map makes
+    five lineages of them. 28 cells without a type of their own (immature granulocytes, neutrophils) are left out.
 
 Weights for the studies' SqueezeNet go to ``data/weights/`` beside them.
 """
@@ -34,8 +37,23 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from marrowflow.cli import progress  # noqa: E402
 from marrowflow.files import write_table, written_whole  # noqa: E402
 
-STUDIES = ("wbc_sites", "malaria")
+STUDIES = ("wbc_sites", "malaria", "bt5153_barcelona")
 WHITE_CELLS = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
+
+# Barcelona's fine labels, as the marrow types of Matek 2021 are called; a platelet is a cell of none of the lineages.
+MARROW_TYPES = {
+    "BA": "BAS",
+    "BNE": "NGB",
+    "EO": "EOS",
+    "ERB": "EBO",
+    "LY": "LYT",
+    "MMY": "MMZ",
+    "MO": "MON",
+    "MY": "MYB",
+    "PLATELET": "OTH",
+    "PMY": "PMO",
+    "SNE": "NGS",
+}
 
 _WEIGHTS = "weights/squeezenet1_1_imagenet_from_openvino_fp16.pth"
 _MALARIA = "malaria_nih50"
@@ -52,6 +70,7 @@ def missing(study: str, shared: Path) -> list[Path]:
     needed = {
         "wbc_sites": ["pbc/manifest.csv", "wbc_zheng/manifest.csv", _WEIGHTS],
         "malaria": [f"{_MALARIA}.tar", _WEIGHTS],
+        "bt5153_barcelona": ["pbc/manifest.csv", _WEIGHTS],
     }[study]
     return [shared / name for name in needed if not (shared / name).is_file()]
 
@@ -62,7 +81,7 @@ def convert(study: str, shared: Path, out: Path, limit_per_class: int | None = N
     Parameters
     ----------
     study
-        ``wbc_sites`` or ``malaria``.
+        One of `STUDIES`.
     shared
         The folder that holds the real images.
     out
@@ -81,7 +100,8 @@ def convert(study: str, shared: Path, out: Path, limit_per_class: int | None = N
         raise FileNotFoundError(f"not found: {', '.join(map(str, lacking))}")
     table = out / "cohorts.tsv"
     table.unlink(missing_ok=True)
-    cohorts = {"wbc_sites": _white_cells, "malaria": _malaria}[study](shared, out, limit_per_class)
+    makers = {"wbc_sites": _white_cells, "malaria": _malaria, "bt5153_barcelona": _marrow_types}
+    cohorts = makers[study](shared, out, limit_per_class)
     _copy(shared / _WEIGHTS, out.parent / "weights" / "squeezenet1_1.pth")
     for cohort in cohorts:
         cohort["manifest"] = _named(out / cohort["cohort"] / "manifest.csv")
@@ -91,7 +111,7 @@ def convert(study: str, shared: Path, out: Path, limit_per_class: int | None = N
     return table
 
 
-# --- the two studies -------------------------------------------------------------------------------
+# --- the studies -------------------------------------------------------------------------------
 
 
 def _white_cells(shared: Path, out: Path, limit: int | None) -> list[dict[str, str]]:
@@ -136,15 +156,30 @@ def _malaria(shared: Path, out: Path, limit: int | None) -> list[dict[str, str]]
     return [{"cohort": "nih", "role": "development", "hospital": hospital, "source": source}]
 
 
+def _marrow_types(shared: Path, out: Path, limit: int | None) -> list[dict[str, str]]:
+    listed = pd.read_csv(shared / "pbc/manifest.csv", dtype=str, keep_default_na=False)
+    listed["type"] = listed["fine_label"].map(MARROW_TYPES)
+    listed = listed.dropna(subset=["type"])
+    listed = _spread(listed, limit, by="type")
+    manifest = pd.DataFrame({"image": _flat(listed), "label": listed["type"]})
+    manifest["scanner"] = "CellaVision DM96"
+    manifest["reference"] = "clinical pathologists"
+    manifest["source_path"] = listed["source_path"]
+    _write_cohort(out / "barcelona", manifest, listed["image_path"], _from_folder(shared / "pbc"))
+    source = "Acevedo 2020, doi:10.17632/snkd93bnjr.1, CC BY 4.0"
+    hospital = "Hospital Clínic de Barcelona"
+    return [{"cohort": "barcelona", "role": "development", "hospital": hospital, "source": source}]
+
+
 # --- rows and files --------------------------------------------------------------------------------
 
 
-def _spread(listed: pd.DataFrame, limit: int | None) -> pd.DataFrame:
-    """Keep at most ``limit`` rows of each label, evenly spaced in the order of the table."""
+def _spread(listed: pd.DataFrame, limit: int | None, by: str = "label") -> pd.DataFrame:
+    """Keep at most ``limit`` rows of each label (or type), evenly spaced in the order of the table."""
     if limit is None:
         return listed
-    place = listed.groupby("label").cumcount()
-    number = listed.groupby("label")["label"].transform("size")
+    place = listed.groupby(by).cumcount()
+    number = listed.groupby(by)[by].transform("size")
     # Row i of n is kept when i·limit/n passes a whole number: exactly min(limit, n) rows do.
     kept = (place + 1) * limit // number > place * limit // number
     return listed[kept | (number <= limit)]

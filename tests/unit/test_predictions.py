@@ -365,3 +365,68 @@ def test_a_status_in_capitals_is_told_apart():
 
 def test_columns_that_are_numbers_are_kept():
     assert check_predictions(rows(x=1).rename(columns={"x": 0})).table["0"].tolist() == [1, 1, 1]
+
+
+def with_endpoint(values, **columns):
+    return rows(
+        p_AML=[1, 0.5, 0.25], p_ALL=[0, 0.5, 0.75], note=["x", "y", "z"], endpoint_mds=values, **columns
+    )
+
+
+def test_an_endpoints_own_probability_is_kept_behind_the_classes():
+    checked = check_predictions(with_endpoint([1, 0, 1]))
+    assert checked.endpoints == ["mds"]
+    assert checked.table["endpoint_mds"].dtype == np.float64
+    assert checked.classes == ["AML", "ALL"]
+    assert not checked.one_vs_rest
+    assert list(checked.table.columns) == [*COLUMNS, "p_AML", "p_ALL", "endpoint_mds", "note"]
+    assert check_predictions(rows()).endpoints == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([0.5, None, 0.5], "row 2: endpoint_mds is missing though status is ok (1 rows)"),
+        ([0.5, 0.5, 1.25], "row 3: endpoint_mds is 1.25, outside 0..1 (1 rows)"),
+        ([-0.5, 0.5, 2], "row 1: endpoint_mds is -0.5, outside 0..1 (2 rows)"),
+        (["0.5", "0,5", "0.5"], "row 2: endpoint_mds '0,5' is no number (1 rows); write a decimal point"),
+        (["no", "no", "yes"], "row 1: endpoint_mds 'no' is no number (3 rows)"),
+    ],
+)
+def test_an_endpoints_own_probability_is_checked_like_the_others(values, said):
+    complaint = complaint_about(with_endpoint(values))
+    assert said in complaint
+    assert complaint.count("endpoint_mds") == 1
+
+
+def test_an_index_test_has_an_endpoints_probability_or_none():
+    # Without an answer nobody reads it.
+    table = with_endpoint([0.5, None, 0.25], status=["ok", "indeterminate", "ok"])
+    assert check_predictions(table).endpoints == ["mds"]
+    assert check_predictions(with_endpoint([None, "", np.nan])).endpoints == []
+    network = with_endpoint([0.5, 0.75, 0.25], index_test="network")
+    other = with_endpoint([None] * 3, index_test="other")
+    both = pd.concat([network, other], ignore_index=True).assign(case_id=["1", "2", "3"] * 2)
+    assert check_predictions(both).endpoints == ["mds"]
+    assert check_predictions(both, index_test="network").endpoints == ["mds"]
+    assert check_predictions(both, index_test="other").endpoints == []
+    both.loc[4, "endpoint_mds"] = 0.5
+    assert "row 4: endpoint_mds is missing though status is ok (2 rows)" in complaint_about(both)
+
+
+def test_columns_of_endpoints_in_another_spelling_are_refused():
+    table = with_endpoint([0.5] * 3)
+    for name, said in {
+        " endpoint_mds": "column ' endpoint_mds': rename it to 'endpoint_mds'",
+        "Endpoint_mds": "column 'Endpoint_mds': rename it to 'endpoint_mds'",
+        "endpoint_ mds": "column 'endpoint_ mds': rename it to 'endpoint_mds'",
+        "endpoint_": "column 'endpoint_' names no endpoint",
+    }.items():
+        assert said in complaint_about(table.rename(columns={"endpoint_mds": name}))
+
+
+def test_an_endpoints_probability_comes_back_as_it_was_written(tmp_path):
+    for suffix in ("csv", "parquet"):
+        path = tmp_path / f"table.{suffix}"
+        write_predictions(path, with_endpoint([0.1, 0.2, 0.3]), ["AML", "ALL"])
+        assert read_predictions(path).table["endpoint_mds"].tolist() == [0.1, 0.2, 0.3]

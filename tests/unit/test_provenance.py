@@ -89,7 +89,14 @@ def test_our_own_init_holds_nothing_but_the_version():
 
 
 FRONT = ["cohorts.intake", "images.correct", "images.augment", "splits.partition", "splits.leakage"]
-FRONT += ["learning.train", "learning.predict", "learning.predict_external", "learning.lock"]
+FRONT += [
+    "learning.train",
+    "learning.predict",
+    "learning.predict_external",
+    "learning.combine",
+    "learning.lock",
+]
+FRONT += ["choices.primary"]
 
 
 @pytest.mark.parametrize("module", FRONT)

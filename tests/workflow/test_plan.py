@@ -7,6 +7,8 @@ import pytest
 import yaml
 from project import ROOT, add_cohort, copy_project, planned, replace, snakemake
 
+from marrowflow.config import load_study
+
 
 @pytest.fixture
 def fresh(tmp_path):
@@ -34,6 +36,7 @@ def test_a_fresh_clone_plans_the_whole_demo(fresh):
         "lock_choices": 3,
         "predict_external": 6,
         "measure_accuracy": 9,
+        "choose_primary": 1,
         "compare_index_tests": 3,
         "report_cohort": 2,
         "report_study": 1,
@@ -77,19 +80,66 @@ def test_one_index_test_is_compared_with_nothing(fresh):
     assert "compare_index_tests" not in jobs
 
 
+# Index tests of each published study, counted by hand from its configuration: networks x modes (or variants) x recipes, and ensembles.
+PUBLISHED = {
+    # 3 networks x 3 modes x 2 recipes
+    "huang2020": {"networks": 18, "ensembles": 0, "development": 3, "external": 0},
+    # cnn on 2 recipes, two heads in two profiles on 2, ViT in two profiles on 1; one ensemble on 2
+    "bt5153": {"networks": 2 + 8 + 2, "ensembles": 2, "development": 1, "external": 0},
+    "bt5153_types": {"networks": 1, "ensembles": 0, "development": 1, "external": 0},
+    # one network with three pairs of weights
+    "aamds2022": {"networks": 3, "ensembles": 0, "development": 1, "external": 1},
+}
+FOLDS = 5
+
+
+@pytest.mark.parametrize("key", PUBLISHED)
+@pytest.mark.parametrize("protocol", ["sound", "as_published"])
+def test_a_published_study_plans_every_cell_of_its_grid(fresh, key, protocol):
+    shape = PUBLISHED[key]
+    lines = ["cohort\trole\tmanifest\thospital\tsource"]
+    for role in ("development", "external"):
+        for i in range(shape[role]):
+            manifest = fresh / f"data/{key}/{role}{i}/manifest.csv"
+            manifest.parent.mkdir(parents=True)
+            manifest.write_text("image,label\n")
+            lines.append(f"{role}{i}\t{role}\t{manifest.relative_to(fresh)}\tH\tS")
+    (fresh / f"data/{key}/cohorts.tsv").write_text("\n".join(lines) + "\n")
+    jobs = planned(
+        fresh,
+        *("--configfile", f"resources/studies/{key}.yaml"),
+        *("--config", f'splits={{"protocol": "{protocol}"}}'),
+    )
+    protocols = 1 + (protocol == "as_published")
+    # The published division is one; the sound protocol has five folds.
+    folds = FOLDS + (protocol == "as_published")
+    tests = shape["networks"] + shape["ensembles"]
+    expected = {
+        "train_fold": shape["networks"] * folds,
+        "predict_development": shape["networks"] * protocols,
+        "combine_development": shape["ensembles"] * protocols,
+        "lock_choices": tests * protocols,
+        "predict_external": shape["networks"] * protocols * shape["external"],
+        "measure_accuracy": tests * protocols * (1 + shape["external"]),
+        "compare_protocols": tests * (protocols - 1),
+        "choose_primary": 1,
+    }
+    assert {name: jobs.get(name, 0) for name in expected} == expected
+
+
 @pytest.mark.parametrize("study", sorted((ROOT / "resources/studies").glob("*.yaml")), ids=lambda p: p.stem)
 def test_a_studys_file_is_complete_by_itself(fresh, study):
     """Nothing of the demo's configuration shines through: the plan has the study's own models only."""
     config = yaml.safe_load(study.read_text())
     config["cohorts"] = "resources/cohorts.tsv"
-    config["label_map"] = None
-    for model in config["models"].values():
+    for model in config.get("models", {}).values():
         if "/" in model.get("weights", ""):
             model["weights"] = "resources/weights/tf_efficientnet_lite0.safetensors"
     path = fresh / "study.yaml"
     path.write_text(yaml.safe_dump(config))
     output = snakemake(fresh, "-n", "--cores", "2", "--configfile", "study.yaml").stdout
-    assert set(re.findall(r"model=(\w+)", output)) == set(config["models"])
+    own = load_study(config)
+    assert set(re.findall(r"model=(\w+)", output)) == {*own.models, *own.ensembles}
 
 
 def failure(project, *arguments):

@@ -341,7 +341,7 @@ class Calibration(Section):
     """How probabilities are recalibrated on out-of-fold development predictions."""
 
     method: Literal["none", "temperature"] = "temperature"
-    """temperature: probabilities to the power 1/T, renormalised; T minimises the log loss."""
+    """temperature: probabilities to the power 1/T, renormalised, T being that of the least log loss; those of one-vs-rest networks and of endpoints with a head of their own are scaled on the logit."""
 
 
 class Accuracy(Section):
@@ -391,6 +391,8 @@ class PublishedValue(Section):
     """As in metrics.csv: an endpoint's name, or classes."""
     class_name: str = ""
     """As in the column class of metrics.csv: a class, macro, micro or empty."""
+    unit: Unit | None = None
+    """Unit of analysis; null takes the first of `units:`."""
     cohort: str = "development"
     """development, or an external cohort."""
     where: str = ""
@@ -475,6 +477,11 @@ class Study(Section):
                 raise ValueError(
                     f"endpoints.{name}.positive names every class: nothing is left to be negative"
                 )
+        rule = self.splits.as_published
+        if rule is not None and rule.augmented and self.augmentation.plan == "off":
+            raise ValueError(
+                "splits.as_published.augmented divides augmented images, and augmentation.plan: off makes none"
+            )
         if self.augmentation.targets_of == "classes":
             self._refuse_unknown(self.augmentation.targets, self.classes, "augmentation.targets")
         elif self.label_map is None:

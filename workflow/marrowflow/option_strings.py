@@ -58,6 +58,9 @@ def derived_sections(study: Study) -> dict[str, Any]:
         "augmentation": study.augmentation.model_dump(mode="json", exclude={"materialise"}),
         "distance": study.intake.near_duplicate_distance,
         "index_tests": study.index_tests,
+        "members": {name: study.members_of(name) for name in study.ensembles},
+        # Of the report's section, what decides which index test stands first.
+        "primary": study.report.model_dump(mode="json", include={"primary", "choose"}),
         "protocols": list(study.splits.protocols),
     }
 

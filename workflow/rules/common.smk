@@ -45,6 +45,9 @@ EXTERNAL = [name for name, cohort in COHORTS.items() if cohort["role"] == "exter
 PROTOCOLS = list(STUDY.splits.protocols)
 FOLDS = STUDY.fold_names
 INDEX_TESTS = [IndexTest(*name.split("-")) for name in STUDY.index_tests]
+# Those that are networks of their own, and the members of each ensemble.
+NETWORKS = [test for test in INDEX_TESTS if test.model in STUDY.models]
+MEMBERS = {name: STUDY.members_of(name) for name in STUDY.ensembles}
 # The local weight file of each model; none where timm downloads them or training starts at random.
 WEIGHTS = {
     name: [] if model.weights in ("imagenet", "none") or model.mode == "scratch" else model.weights
@@ -75,15 +78,17 @@ ACCURACY = [
 ]
 # The tables of `statistics.compare`; the first index test is compared with all others, where there are any.
 COMPARISON = ["comparisons", "agreement", "agreement_counts", "warnings"]
-COMPARED = STUDY.index_tests[1:]
+COMPARED = len(INDEX_TESTS) > 1
 # What training tells of itself, for all networks of the study.
 TRAINED = [
     f"results/<study>/training/{protocol}/{test.model}/{test.colour}/{fold}/{name}"
     for protocol in PROTOCOLS
-    for test in INDEX_TESTS
+    for test in NETWORKS
     for fold in FOLDS[protocol]
     for name in ("card.json", "history.csv")
 ]
+# And what it cost: the one thing that differs from run to run.
+COSTS = [path.replace("card.json", "cost.json") for path in TRAINED if path.endswith("card.json")]
 # The augmented pictures, when the study wants them as files.
 PICTURES = [
     f"results/<study>/augmentation/{protocol}/{fold}/pictures_{colour}"
@@ -101,7 +106,7 @@ pathvars:
 wildcard_constraints:
     cohort=r"[A-Za-z0-9_]+",
     colour="|".join(STUDY.colour),
-    model="|".join(STUDY.models),
+    model="|".join([*STUDY.models, *STUDY.ensembles]),
     protocol="|".join(PROTOCOLS),
     fold=r"\d+",
 
@@ -127,3 +132,8 @@ def training_threads(wildcards):
 def folds_of(pattern):
     """Return an input function: the pattern filled with all folds of the job's protocol."""
     return lambda wildcards: collect(pattern, fold=FOLDS[wildcards.protocol], allow_missing=True)
+
+
+def members_of(pattern):
+    """Return an input function: the pattern filled with the models of the job's ensemble."""
+    return lambda wildcards: collect(pattern, model=MEMBERS[wildcards.model], allow_missing=True)

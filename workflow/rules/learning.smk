@@ -11,10 +11,13 @@ rule train_fold:
         weights="results/<study>/training/{protocol}/{model}/{colour}/{fold}/model.safetensors",
         history="results/<study>/training/{protocol}/{model}/{colour}/{fold}/history.csv",
         card="results/<study>/training/{protocol}/{model}/{colour}/{fold}/card.json",
+        cost="results/<study>/training/{protocol}/{model}/{colour}/{fold}/cost.json",
     log:
         "results/<study>/logs/train_fold/{protocol}/{model}/{colour}/{fold}.log",
     benchmark:
         "results/<study>/benchmarks/train_fold/{protocol}/{model}/{colour}/{fold}.tsv"
+    wildcard_constraints:
+        model="|".join(STUDY.models),
     conda:
         "../../envs/train_fold.yaml"
     threads: training_threads
@@ -24,14 +27,15 @@ rule train_fold:
         runtime=720,
     params:
         code=code("learning.train"),
-        options=options("augmentation", "classes", "model"),
+        options=options("augmentation", "classes", "heads", "model"),
         folder=subpath(output.weights, parent=True),
         state=f"results/{STUDY.study.key}/state/train_fold/{{protocol}}/{{model}}/{{colour}}/{{fold}}",
+        features=f"results/{STUDY.study.key}/features",
     shell:
         "python -m marrowflow learning.train --options {params.options:q} --fold {wildcards.fold}"
         " --protocol {wildcards.protocol}"
         " --folds {input.folds:q} --plan {input.plan:q} --stores {input.stores:q}"
-        " --state {params.state:q} --out {params.folder:q} 2> {log:q}"
+        " --state {params.state:q} --features {params.features:q} --out {params.folder:q} 2> {log:q}"
 
 
 rule predict_development:
@@ -40,6 +44,7 @@ rule predict_development:
         models=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/model.safetensors"),
         cards=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/card.json"),
         folds="results/<study>/splits/{protocol}/folds.parquet",
+        plans=folds_of("results/<study>/augmentation/{protocol}/{fold}/plan.parquet"),
         inventories=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=DEVELOPMENT),
         stores=collect("results/<study>/images/{cohort}/{{colour}}/{part}", cohort=DEVELOPMENT, part=STORE),
         pixels=ancient(collect("results/<study>/images/{cohort}/{{colour}}/pixels.npy", cohort=DEVELOPMENT)),
@@ -49,6 +54,8 @@ rule predict_development:
         "results/<study>/logs/predict_development/{protocol}/{model}/{colour}.log",
     benchmark:
         "results/<study>/benchmarks/predict_development/{protocol}/{model}/{colour}.tsv"
+    wildcard_constraints:
+        model="|".join(STUDY.models),
     conda:
         "../../envs/predict_development.yaml"
     threads: training_threads
@@ -58,10 +65,37 @@ rule predict_development:
         runtime=240,
     params:
         code=code("learning.predict"),
-        options=options("classes", "model"),
+        options=options("augmentation", "classes", "model"),
+        features=f"results/{STUDY.study.key}/features",
     shell:
         "python -m marrowflow learning.predict --options {params.options:q} --models {input.models:q}"
-        " --folds {input.folds:q} --inventories {input.inventories:q} --stores {input.stores:q}"
+        " --folds {input.folds:q} --plans {input.plans:q} --inventories {input.inventories:q} --stores {input.stores:q}"
+        " --features {params.features:q} --index-test {wildcards.model}-{wildcards.colour} --out {output.raw:q} 2> {log:q}"
+
+
+rule combine_development:
+    """Average what an ensemble's members answered for the patients that none of them was trained on."""
+    input:
+        tables=members_of("results/<study>/predictions/{protocol}/{model}/{colour}/out_of_fold.parquet"),
+    output:
+        raw="results/<study>/predictions/{protocol}/{model}/{colour}/out_of_fold.parquet",
+    log:
+        "results/<study>/logs/combine_development/{protocol}/{model}/{colour}.log",
+    benchmark:
+        "results/<study>/benchmarks/combine_development/{protocol}/{model}/{colour}.tsv"
+    wildcard_constraints:
+        model="|".join(STUDY.ensembles) or "(?!)",
+    conda:
+        "../../envs/combine_development.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=code("learning.combine"),
+        options=options("classes"),
+    shell:
+        "python -m marrowflow learning.combine --options {params.options:q} --tables {input.tables:q}"
         " --index-test {wildcards.model}-{wildcards.colour} --out {output.raw:q} 2> {log:q}"
 
 
@@ -107,6 +141,7 @@ rule predict_external:
         store=collect("results/<study>/images/{{cohort}}/{{colour}}/{part}", part=STORE),
         pixels=ancient("results/<study>/images/{cohort}/{colour}/pixels.npy"),
     output:
+        raw="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/raw.parquet",
         predictions="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/predictions.parquet",
     log:
         "results/<study>/logs/predict_external/{protocol}/{model}/{colour}/{cohort}.log",
@@ -114,6 +149,7 @@ rule predict_external:
         "results/<study>/benchmarks/predict_external/{protocol}/{model}/{colour}/{cohort}.tsv"
     wildcard_constraints:
         cohort="|".join(EXTERNAL) or "(?!)",
+        model="|".join(STUDY.models),
     conda:
         "../../envs/predict_external.yaml"
     threads: training_threads
@@ -124,7 +160,38 @@ rule predict_external:
     params:
         code=code("learning.predict_external"),
         options=options("classes", "model"),
+        features=f"results/{STUDY.study.key}/features",
     shell:
         "python -m marrowflow learning.predict_external --options {params.options:q} --models {input.models:q}"
         " --inventory {input.inventory:q} --store {input.store:q} --lock {input.lock:q}"
-        " --index-test {wildcards.model}-{wildcards.colour} --out {output.predictions:q} 2> {log:q}"
+        " --features {params.features:q} --index-test {wildcards.model}-{wildcards.colour}"
+        " --raw {output.raw:q} --out {output.predictions:q} 2> {log:q}"
+
+
+rule combine_external:
+    """Average an ensemble's members on one external hospital, and apply its own locked choices."""
+    input:
+        tables=members_of("results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/raw.parquet"),
+        lock="results/<study>/locked/{protocol}/{model}/{colour}/threshold.json",
+    output:
+        predictions="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/predictions.parquet",
+    log:
+        "results/<study>/logs/combine_external/{protocol}/{model}/{colour}/{cohort}.log",
+    benchmark:
+        "results/<study>/benchmarks/combine_external/{protocol}/{model}/{colour}/{cohort}.tsv"
+    wildcard_constraints:
+        cohort="|".join(EXTERNAL) or "(?!)",
+        model="|".join(STUDY.ensembles) or "(?!)",
+    conda:
+        "../../envs/combine_external.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        code=code("learning.combine"),
+        options=options("classes"),
+    shell:
+        "python -m marrowflow learning.combine --options {params.options:q} --tables {input.tables:q}"
+        " --lock {input.lock:q} --index-test {wildcards.model}-{wildcards.colour}"
+        " --out {output.predictions:q} 2> {log:q}"

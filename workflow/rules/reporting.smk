@@ -3,6 +3,7 @@ rule report_cohort:
     input:
         inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
         gate="results/<study>/external/{cohort}/gate.json",
+        primary="results/<study>/locked/primary.json",
         stores=collect("results/<study>/images/{{cohort}}/{colour}/{part}", colour=STUDY.colour, part=STORE),
         pixels=ancient(collect("results/<study>/images/{{cohort}}/{colour}/pixels.npy", colour=STUDY.colour)),
         training=TRAINED,
@@ -50,7 +51,16 @@ rule report_cohort:
     params:
         code=code("reporting.external"),
         options=options(
-            "accuracy", "classes", "endpoints", "index_tests", "protocols", "report", "study", "units"
+            "accuracy",
+            "classes",
+            "endpoints",
+            "index_tests",
+            "members",
+            "models",
+            "protocols",
+            "report",
+            "study",
+            "units",
         ),
         hospital=lookup(dpath="{cohort}/hospital", within=COHORTS),
         source=lookup(dpath="{cohort}/source", within=COHORTS),
@@ -58,7 +68,7 @@ rule report_cohort:
         folder=subpath(output.page, parent=True),
     shell:
         "python -m marrowflow reporting.external --options {params.options:q} --results {params.results:q}"
-        " --cohort {wildcards.cohort} --hospital {params.hospital:q} --source {params.source:q}"
+        " --primary {input.primary:q} --cohort {wildcards.cohort} --hospital {params.hospital:q} --source {params.source:q}"
         " --out {params.folder:q} 2> {log:q}"
 
 
@@ -82,7 +92,9 @@ rule report_study:
         folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
         counts=collect("results/<study>/splits/{protocol}/counts.csv", protocol=PROTOCOLS),
         gates=collect("results/<study>/splits/{protocol}/gate.json", protocol=PROTOCOLS),
+        primary="results/<study>/locked/primary.json",
         training=TRAINED,
+        costs=COSTS,
         locks=collect(
             "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
             protocol=PROTOCOLS,
@@ -134,14 +146,22 @@ rule report_study:
         code=code("reporting.study"),
         options=options(
             "accuracy",
+            "assumed",
             "augmentation",
             "calibration",
             "classes",
             "colour",
             "endpoints",
+            "ensembles",
+            "grid",
+            "images",
             "index_tests",
+            "intake",
+            "label_map",
+            "members",
             "models",
             "protocols",
+            "published",
             "report",
             "splits",
             "study",
@@ -153,7 +173,7 @@ rule report_study:
         folder=subpath(output.page, parent=True),
     shell:
         "python -m marrowflow reporting.study --options {params.options:q} --results {params.results:q}"
-        " --cohorts {input.cohorts:q} --out {params.folder:q} 2> {log:q}"
+        " --primary {input.primary:q} --cohorts {input.cohorts:q} --out {params.folder:q} 2> {log:q}"
 
 
 rule describe_run:
@@ -165,7 +185,9 @@ rule describe_run:
         folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
         gates=collect("results/<study>/splits/{protocol}/gate.json", protocol=PROTOCOLS),
         external_gates=collect("results/<study>/external/{cohort}/gate.json", cohort=EXTERNAL),
+        primary="results/<study>/locked/primary.json",
         training=TRAINED,
+        costs=COSTS,
         networks=[
             path.replace("card.json", "model.safetensors") for path in TRAINED if path.endswith("card.json")
         ],

@@ -22,7 +22,7 @@ rule split_patients:
         runtime=20,
     params:
         code=code("splits.partition"),
-        options=options("classes", "distance", "splits"),
+        options=options("augmentation", "classes", "distance", "splits"),
     shell:
         "python -m marrowflow splits.partition --options {params.options:q} --protocol {wildcards.protocol}"
         " --inventories {input.inventories:q} --out {output.folds:q} --counts {output.counts:q} 2> {log:q}"

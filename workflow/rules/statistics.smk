@@ -47,6 +47,40 @@ rule measure_accuracy:
         " --lock {input.lock:q} --out {params.folder:q} 2> {log:q}"
 
 
+rule choose_primary:
+    """Say which index test is reported first: as declared, or by its out-of-fold results on development patients."""
+    input:
+        metrics=collect(
+            "results/<study>/accuracy/sound/{test.model}/{test.colour}/development/metrics.csv",
+            test=INDEX_TESTS if STUDY.report.choose else [],
+        ),
+    output:
+        primary=report(
+            "results/<study>/locked/primary.json",
+            caption="../report/primary.rst",
+            category="Locked choices",
+            labels={"choice": "index test reported first"},
+        ),
+    log:
+        "results/<study>/logs/choose_primary.log",
+    benchmark:
+        "results/<study>/benchmarks/choose_primary.tsv"
+    localrule: True
+    conda:
+        "../../envs/choose_primary.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("choices.primary"),
+        options=options("index_tests", "primary", "units"),
+        accuracy=f"results/{STUDY.study.key}/accuracy/sound",
+    shell:
+        "python -m marrowflow choices.primary --options {params.options:q} --accuracy {params.accuracy:q}"
+        " --out {output.primary:q} 2> {log:q}"
+
+
 rule compare_index_tests:
     """Differences between the index test that is reported first and all others, on one set of patients."""
     input:
@@ -57,6 +91,7 @@ rule compare_index_tests:
         locks=collect(
             "results/<study>/locked/{{protocol}}/{test.model}/{test.colour}/threshold.json", test=INDEX_TESTS
         ),
+        primary="results/<study>/locked/primary.json",
     output:
         comparisons=report(
             "results/<study>/comparisons/{protocol}/{cohort}/comparisons.csv",
@@ -80,12 +115,10 @@ rule compare_index_tests:
     params:
         code=code("statistics.compare"),
         options=options("accuracy", "classes", "endpoints", "units"),
-        first=STUDY.index_tests[0],
-        others=COMPARED,
         folder=subpath(output.comparisons, parent=True),
     shell:
         "python -m marrowflow statistics.compare --options {params.options:q} --predictions {input.predictions:q}"
-        " --lock {input.locks:q} --index-test {params.first:q} --against {params.others:q} --out {params.folder:q} 2> {log:q}"
+        " --lock {input.locks:q} --primary {input.primary:q} --out {params.folder:q} 2> {log:q}"
 
 
 rule compare_protocols:

@@ -3,10 +3,16 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
-from scipy.special import softmax
+from scipy.special import expit, logit, softmax
 from sklearn.metrics import log_loss
 
-from marrowflow.choices.temperature import COLDEST, apply_temperature, fit_temperature
+from marrowflow.choices.temperature import (
+    COLDEST,
+    apply_logit_temperature,
+    apply_temperature,
+    fit_logit_temperature,
+    fit_temperature,
+)
 
 
 def drawn(n, seed):
@@ -50,3 +56,42 @@ def test_arguments_that_do_not_fit_are_refused():
         fit_temperature(np.array([[0.5, 0.5]]), [2])
     with pytest.raises(ValueError, match="above 0"):
         apply_temperature(np.array([[0.5, 0.5]]), 0)
+
+
+def yes_no(shape, seed):
+    """Probabilities of yes/no questions, three times too sure, and their truths."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(-1, 1, size=shape)
+    return expit(3 * logits), rng.random(shape) < expit(logits)
+
+
+@pytest.mark.parametrize("shape", [(300,), (200, 4)])
+def test_the_logits_temperature_is_the_minimum_of_the_mean_log_loss(shape):
+    p, y = yes_no(shape, 3)
+    columns = list(zip(p.reshape(shape[0], -1).T, y.reshape(shape[0], -1).T, strict=True))
+
+    def mean_loss(t):
+        return np.mean([log_loss(truth, expit(logit(own) / t)) for own, truth in columns])
+
+    best = minimize_scalar(mean_loss, bounds=(0.1, 10), method="bounded", options={"xatol": 1e-9})
+    found = fit_logit_temperature(p, y)
+    assert found == pytest.approx(best.x, rel=1e-5)
+    assert 2 < found < 4.5  # made three times too sure
+    rescaled = apply_logit_temperature(p, found)
+    assert rescaled.shape == shape
+    np.testing.assert_allclose(rescaled, expit(logit(p) / found), rtol=1e-12)
+
+
+def test_yes_no_probabilities_are_not_made_to_share():
+    p = np.array([[0.9, 0.8, 0.05], [0.2, 0.1, 0.3]])
+    cold = apply_logit_temperature(p, 0.5)
+    odds = (p / (1 - p)) ** 2
+    np.testing.assert_allclose(cold, odds / (1 + odds))
+    np.testing.assert_allclose(apply_logit_temperature(cold, 2), p)
+    assert np.isfinite(apply_logit_temperature([0.0, 1.0], 3)).all()
+    with pytest.raises(ValueError, match=r"got shapes \(2, 3\), \(2,\)"):
+        fit_logit_temperature(p, [True, False])
+    with pytest.raises(ValueError, match="at least one case"):
+        fit_logit_temperature(np.zeros((0, 3)), np.zeros((0, 3), bool))
+    with pytest.raises(ValueError, match="finite numbers from 0"):
+        fit_logit_temperature([1.5], [True])

@@ -77,6 +77,7 @@ def test_reference_decides_whether_a_label_is_needed(folder):
     table = read_manifest(write(folder, text), CLASSES)
     assert table["label"].tolist() == ["", "", "ALL"]
     assert table["reference_status"].tolist() == ["missing", "inconclusive", "ok"]
+    assert table["type"].tolist() == ["", "", "ALL"]
     assert table["manifest_label"].tolist() == ["", "AML", "ALL"]
 
 
@@ -217,7 +218,7 @@ def test_label_map(folder):
     mapped = read_label_map(finer, CLASSES)
     table = read_manifest(write(folder, "image,label\na.jpg,M3\nb.jpg,ALL\n"), CLASSES, mapped)
     assert table["label"].tolist() == ["AML", "ALL"]
-    assert table["manifest_label"].tolist() == ["M3", "ALL"]
+    assert table["type"].tolist() == table["manifest_label"].tolist() == ["M3", "ALL"]
 
 
 @pytest.mark.parametrize(

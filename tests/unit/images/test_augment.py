@@ -28,6 +28,7 @@ def folds(aml: int = 10, all_: int = 4) -> pd.DataFrame:
     labels = ["AML"] * aml + ["ALL"] * all_
     table = pd.DataFrame({"case_id": [f"x/{i:03}.png" for i in range(len(labels))], "label": labels})
     held_out = pd.DataFrame({"case_id": ["x/t.png", "x/v.png"], "label": ["AML", "ALL"]})
+    table["type"], held_out["type"] = table["label"], held_out["label"]
     return pd.concat(
         [
             table.assign(fold=0, partition="train"),
@@ -157,6 +158,59 @@ def test_balanced_keeps_the_same_images_when_others_come():
 def test_balanced_class_without_target_keeps_its_number():
     plan = draw_plan(folds(aml=10, all_=4), 0, Augmentation(plan="balanced", targets={"ALL": 8}), CLASSES)
     assert plan["label"].value_counts().to_dict() == {"AML": 10, "ALL": 8}
+
+
+def test_targets_of_types_leave_the_label_the_class():
+    table = folds(aml=10, all_=4)
+    table["type"] = [f"{label}{i % 2}" for i, label in enumerate(table["label"])]
+    config = Augmentation(plan="balanced", targets_of="types", targets={"AML0": 9, "AML1": 2, "ALL1": 7})
+    plan = draw_plan(table, 0, config, CLASSES)
+    # AML0, AML1, ALL0 and ALL1 train on 5, 5, 2 and 2 images.
+    assert plan["label"].value_counts().to_dict() == {"AML": 11, "ALL": 9}
+    types = plan["case_id"].map(table[table["fold"] == 0].set_index("case_id")["type"])
+    assert types.value_counts().to_dict() == {"AML0": 9, "AML1": 2, "ALL0": 2, "ALL1": 7}
+    with pytest.raises(UserError, match="did you mean 'AML0'"):
+        draw_plan(table, 0, config.model_copy(update={"targets": {"AML00": 1}}), CLASSES)
+
+
+def divided(fold_count: int = 2) -> pd.DataFrame:
+    """Return folds of samples: five of one image, dealt anew in each fold."""
+    samples = pd.DataFrame(
+        {
+            "case_id": "x/0.png",
+            "label": "AML",
+            "type": "AML",
+            "transform": ["original", "rotate", "rotate", "whiten", "zoom"],
+            "copy": [0, 0, 1, 0, 0],
+        }
+    )
+    sides = [
+        ["train", "test", "train", "validation", "test"],
+        ["test", "train", "train", "train", "validation"],
+    ]
+    return pd.concat(
+        [samples.assign(fold=f, partition=sides[f]) for f in range(fold_count)], ignore_index=True
+    )
+
+
+def test_divided_samples_are_all_drawn_each_on_its_side_and_the_same_in_every_fold():
+    config = Augmentation(plan="eight")
+    plans = [draw_plan(divided(), fold, config, CLASSES) for fold in (0, 1)]
+    assert plans[0]["partition"].tolist() == ["train", "test", "train", "validation", "test"]
+    assert plans[1]["partition"].tolist() == ["test", "train", "train", "train", "validation"]
+    pd.testing.assert_frame_equal(plans[0].drop(columns="partition"), plans[1].drop(columns="partition"))
+    # They are the pictures that a plan of the undivided image has.
+    image = pd.DataFrame(
+        {"case_id": ["x/0.png"], "label": "AML", "type": "AML", "fold": 0, "partition": "train"}
+    )
+    whole = draw_plan(image, 0, config, CLASSES)
+    both = plans[0].drop(columns="partition").merge(whole)
+    assert len(both) == 5
+
+
+def test_undivided_plans_are_for_training():
+    for plan in ("off", "eight", "balanced"):
+        assert (draw_plan(folds(), 0, Augmentation(plan=plan), CLASSES)["partition"] == "train").all()
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,24 @@ def test_flags_reach_the_index_and_the_log(cohort, tmp_path, caplog):
     inventory.loc[0, "sha256"] = digest(folder / "smears/0.png")
     correct_cohort(inventory, folder, tmp_path / "out", OPTIONS)
     assert open_store(tmp_path / "out").index["flag"].tolist() == ["almost black", "", "", "", ""]
-    assert "1 of 5 images left in the colours they came in: almost black" in caplog.text
+    assert "1 of 5 images left as they came: almost black" in caplog.text
+
+
+def test_crops_before_it_corrects_and_the_store_says_so(cohort, tmp_path):
+    inventory, folder = cohort
+    for i, colour in enumerate([(60, 40, 120), 230]):
+        image = np.full((40, 30, 3), 230, np.uint8)
+        image[30:33, 3:6] = 20
+        image[8:20, 10:22] = colour
+        cv2.imwrite(str(folder / f"smears/{i}.png"), image[..., ::-1])
+        inventory.loc[i, "sha256"] = digest(folder / f"smears/{i}.png")
+    recipe = ColourRecipe(crop="contour", min_contour=50)
+    correct_cohort(inventory[:2], folder, tmp_path / "out", Options(images=Images(size=16), recipe=recipe))
+    store = open_store(tmp_path / "out")
+    assert (store.pixels[0] == (60, 40, 120)).all()
+    assert (store.pixels[1].max(), store.pixels[1].min() < 100) == (230, True)
+    assert store.index["flag"].tolist() == ["", "no contour"]
+    assert (store.about["recipe"]["crop"], store.about["recipe"]["min_contour"]) == ("contour", 50)
 
 
 class TestStops:

@@ -69,3 +69,17 @@ def test_whitening_is_not_fitted_where_nothing_is_whitened(plan, stores):
     config = Augmentation(plan="eight")
     assert fit_whitening(plan[~plan["whiten"]], parents, config) is None
     assert fit_whitening(plan, parents, config) is not None
+
+
+def test_whitening_is_fitted_on_the_parents_of_training_samples(stores, pictures):
+    # Samples divided after they were made: image 1 is tested on only, image 2 on both sides.
+    plan = pd.DataFrame(
+        {
+            "case_id": [CASES[0], CASES[0], CASES[1], CASES[2], CASES[2]],
+            "partition": ["train", "test", "test", "validation", "train"],
+            "whiten": [True, False, True, True, False],
+        }
+    )
+    found = fit_whitening(plan, Parents(stores), Augmentation(plan="eight"))
+    assert found is not None
+    np.testing.assert_array_equal(found.kernel, fit_patch_zca(pictures[[0, 2]], 1e-2).kernel)

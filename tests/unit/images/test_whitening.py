@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from scipy.linalg import fractional_matrix_power
@@ -7,6 +8,7 @@ from marrowflow.errors import UserError
 from marrowflow.images.whitening import (
     MOST_IMAGES,
     Whitening,
+    _draw_patches,
     apply_whitening,
     fit_patch_zca,
     fitting_cases,
@@ -38,6 +40,33 @@ def test_matrix_is_the_inverse_square_root():
     # Without regularisation whitened data have the identity as covariance.
     white = flat @ zca_matrix(flat, 0.0)
     np.testing.assert_allclose(white.T @ white / len(white), np.eye(12), atol=1e-8)
+
+
+def test_whitened_training_patches_have_the_identity_as_covariance(images):
+    patches = _draw_patches(images, 7, 0).reshape(-1, 147) / 255
+    flat = patches - patches.mean(axis=0)
+    values = np.linalg.eigvalsh(flat.T @ flat / len(flat))
+    for epsilon in (1e-2, 1e-9):
+        white = flat @ zca_matrix(flat, epsilon)
+        found = np.linalg.eigvalsh(white.T @ white / len(white))
+        np.testing.assert_allclose(found, values / (values + epsilon), atol=1e-6)
+    # The least eigenvalue is that of rounding to 8 bits, 1e-6: far above the second epsilon.
+    np.testing.assert_allclose(white.T @ white / len(white), np.eye(147), atol=5e-3)
+
+
+def test_flat_places_turn_grey_and_edges_stay():
+    # A dark disc on bright glass: within and without nothing varies, and at its rim the picture does.
+    y, x = np.mgrid[:64, :64]
+    radius = np.hypot(y - 31.5, x - 31.5)
+    disc = np.where(radius[..., None] < 18, (90, 40, 130), (235, 228, 220))
+    noise = np.random.default_rng(0).normal(0, 1, (64, 64, 3))
+    image = np.clip(cv2.GaussianBlur(disc + 0.0, (0, 0), 1) + noise, 0, 255).astype(np.uint8)
+    levels = apply_whitening(image[None], fit_patch_zca(image[None], 1e-3))[0].astype(float)
+    flat, rim = (radius < 10) | ((radius > 26) & (radius < 30)), np.abs(radius - 18) < 2
+    # They were 88 and 107 levels from the middle, in their most extreme channel.
+    assert np.abs(levels[radius < 10].mean(axis=0) - 127.5).max() < 20
+    assert np.abs(levels[(radius > 26) & (radius < 30)].mean(axis=0) - 127.5).max() < 20
+    assert levels[rim].std() > 2 * levels[flat].std()
 
 
 def test_convolution_equals_the_matrix_on_explicit_patches(images, whitening):

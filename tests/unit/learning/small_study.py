@@ -48,6 +48,7 @@ def make_study(folder: Path, n: int = 36, size: int = 32, folds: int = 2) -> dic
         }
     )
     known = inventory[inventory["reference_status"] == "ok"][["case_id", "patient_id", "cohort", "label"]]
+    known["type"] = known["label"]
     place = np.arange(len(known)) // len(CLASSES)
     parts = []
     for fold in range(folds):
@@ -65,6 +66,13 @@ def make_study(folder: Path, n: int = 36, size: int = 32, folds: int = 2) -> dic
 
 def options_text(**training: object) -> str:
     """Return the options of a short training from random weights."""
+    return with_model({}, **training)
+
+
+def with_model(
+    model: dict[str, object], sections: dict[str, object] | None = None, **training: object
+) -> str:
+    """Return the options of a short training of a model with keys of its own, and further sections."""
     shared = {"epochs": 3, "batch_size": 8, "threads": 1, "rate": 1e-3}
-    model = {"network": NETWORK, "mode": "scratch", "input_size": 32, "training": {**shared, **training}}
-    return json.dumps({"model": model, "classes": CLASSES})
+    basis = {"network": NETWORK, "mode": "scratch", "input_size": 32, "training": {**shared, **training}}
+    return json.dumps({"model": {**basis, **model}, "classes": CLASSES, **(sections or {})})

@@ -14,17 +14,17 @@ from small_study import write_store
 
 from marrowflow.config import Augmentation
 from marrowflow.errors import UserError
+from marrowflow.files import sha256_of
 from marrowflow.images.augment import apply, draw_plan
 from marrowflow.images.whitening import fit_patch_zca
 from marrowflow.learning import batches
 from marrowflow.learning.batches import (
     ImageSamples,
     PackedPixels,
-    Preparation,
     in_order,
-    normalised_maps,
     shuffled,
 )
+from marrowflow.learning.preparation import Preparation, normalised_maps
 
 CPU = torch.device("cpu")
 SIZE = 64
@@ -56,7 +56,7 @@ def test_warp_and_whitening_are_those_of_the_plan_on_files() -> None:
     expected = apply(parents, plan, whitening).astype(float)
     theta = torch.from_numpy(normalised_maps(plan, SIZE)).float()
     prepare = Preparation(SIZE, (0, 0, 0), (1, 1, 1), whitening)
-    whitened = torch.tensor(plan["whiten"].tolist())
+    whitened = torch.from_numpy(np.flatnonzero(plan["whiten"]))
     ours = levels(prepare(torch.from_numpy(parents), theta, whitened))
     assert set(plan["transform"]) >= {"rotate", "shear", "zoom", "flip_h", "whiten", "width_shift"}
     difference = np.abs(ours - expected)
@@ -104,6 +104,17 @@ def test_cases_are_found_in_any_store_and_order(
         pixels.numbers(["a/0", "c/9"])
 
 
+def test_cases_of_a_store_come_in_the_order_of_their_numbers(
+    two_stores: tuple[list[Path], dict[str, np.ndarray]],
+) -> None:
+    folders, images = two_stores
+    pixels = PackedPixels(folders)
+    contents = pixels.contents()
+    assert [digest for digest, _ in contents] == [sha256_of(folder / "pixels.npy") for folder in folders]
+    cases = [case for _, cases in contents for case in cases]
+    assert pixels.numbers(cases).tolist() == list(range(len(images)))
+
+
 def test_stores_of_two_sizes_are_refused(tmp_path: Path) -> None:
     folders = [
         write_store(tmp_path / str(size), [f"{size}/0"], np.zeros((1, size, size, 3), np.uint8))
@@ -113,14 +124,30 @@ def test_stores_of_two_sizes_are_refused(tmp_path: Path) -> None:
         PackedPixels(folders)
 
 
+def test_on_a_cpu_the_network_sees_what_the_plan_writes_to_files(
+    two_stores: tuple[list[Path], dict[str, np.ndarray]],
+) -> None:
+    folders, images = two_stores
+    plan = eight_plan(sorted(images))
+    parents = np.stack([images[case] for case in plan["case_id"]])
+    whitening = fit_patch_zca(np.stack(list(images.values())), 1e-2)
+    expected = apply(parents, plan, whitening)
+    prepare = Preparation(SIZE, (0, 0, 0), (1, 1, 1), whitening)
+    samples = ImageSamples(
+        PackedPixels(folders), plan["case_id"].tolist(), np.arange(len(plan)), prepare, CPU, plan
+    )
+    for inputs, targets in samples.batches(shuffled(len(plan), 5, (0, 0, 1))):
+        np.testing.assert_allclose(levels(inputs), expected[targets.numpy()], atol=1e-3)
+
+
 def test_pixels_kept_on_the_device_give_the_same_batches(
     two_stores: tuple[list[Path], dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders, images = two_stores
     plan = eight_plan(sorted(images))
-    plan = plan[~plan["whiten"]].reset_index(drop=True)
-    prepare = Preparation(SIZE, (0, 0, 0), (1, 1, 1))
+    prepare = Preparation(SIZE, (0, 0, 0), (1, 1, 1), fit_patch_zca(np.stack(list(images.values())), 1e-2))
     chunks = shuffled(len(plan), 5, (0, 0, 1))
+    monkeypatch.setattr(batches, "_warps_on", lambda device: True)
 
     def run() -> list[torch.Tensor]:
         samples = ImageSamples(
@@ -132,6 +159,11 @@ def test_pixels_kept_on_the_device_give_the_same_batches(
     monkeypatch.setattr(batches, "_fits", lambda size, device: True)
     for one, other in zip(from_disk, run(), strict=True):
         assert torch.equal(one, other)
+    parents = np.stack([images[case] for case in plan["case_id"]])
+    expected = apply(parents, plan, prepare.whitening).astype(float)
+    for batch in from_disk:
+        ours = levels(batch[:, :-1].view(-1, 3, SIZE, SIZE))
+        assert np.abs(ours - expected[batch[:, -1].int().numpy()]).max() < 2.5
     targets = torch.cat(from_disk)[:, -1].numpy().astype(int)
     np.testing.assert_array_equal(targets, np.concatenate(chunks))
 

@@ -1,4 +1,4 @@
-"""Locked choices against hand counts and against a grid search of the temperature."""
+"""Locked choices against hand counts, a grid search of the temperature, and scipy and scikit-learn."""
 
 import hashlib
 import json
@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit, softmax
+from sklearn.metrics import log_loss as sk_log_loss
+from sklearn.metrics import roc_curve
 
 from marrowflow.choices.threshold import digest_of, read_lock
 from marrowflow.errors import UserError
-from marrowflow.learning.lock import Options, lock_choices, main
+from marrowflow.learning.lock import Options, finished, lock_choices, main
+from marrowflow.predictions import check_predictions
 
 CLASSES = ["ill", "well"]
 
@@ -161,7 +166,15 @@ def test_a_fixed_cutoff_needs_no_row() -> None:
 
 
 def test_a_lock_claims_no_fit_that_did_not_happen() -> None:
-    nothing = {"method": "none", "temperature": None, "by_fold": {}, "fitted_on": None, "n_cases": 0}
+    nothing = {
+        "method": "none",
+        "kind": "softmax",
+        "temperature": None,
+        "by_fold": {},
+        "heads": {},
+        "fitted_on": None,
+        "n_cases": 0,
+    }
     lock, _ = lock_choices(rows(SCORES, TRUTHS), options(), "t", "sound")
     assert lock["calibration"] == nothing
     assert lock["fitted_on"] == "out-of-fold test predictions"
@@ -193,3 +206,159 @@ def test_the_digest_signs_everything_else(tmp_path: Path) -> None:
     (tmp_path / "threshold.json").write_text(json.dumps(lock))
     with pytest.raises(UserError, match="changed after it was locked"):
         read_lock(tmp_path / "threshold.json")
+
+
+THREE = ["MDS", "AML", "well"]
+
+
+def three_classes(n: int, seed: int, fold: int, head: str = "softmax") -> pd.DataFrame:
+    """Return overconfident predictions of three classes and of a head for the endpoint mds; two cases a patient."""
+    generator = np.random.default_rng(seed)
+    truth = np.repeat(generator.integers(0, 3, n // 2), 2)
+    logits = 3 * (1.2 * np.eye(3)[truth] - 0.4 + generator.normal(size=(n, 3)))
+    p = softmax(logits, axis=1) if head == "softmax" else expit(logits)
+    return pd.DataFrame(
+        {
+            "case_id": [f"a/{fold}_{i}" for i in range(n)],
+            "patient_id": [f"a/p{fold}_{i // 2}" for i in range(n)],
+            "cohort": "a",
+            "truth": np.asarray(THREE, dtype=object)[truth],
+            "predicted": np.asarray(THREE, dtype=object)[p.argmax(axis=1)],
+            "index_test": "t",
+            "fold": fold,
+            "partition": "test",
+            "status": "ok",
+            "reason": "",
+            **{f"p_{name}": p[:, i] for i, name in enumerate(THREE)},
+            "endpoint_mds": expit(5 * ((truth == 0) - 0.5 + generator.normal(size=n))),
+        }
+    )
+
+
+def three_options(**more: Any) -> Options:
+    values: dict[str, Any] = {
+        "classes": THREE,
+        "endpoints": {"mds": {"positive": ["MDS"]}, "illness": {"positive": ["MDS", "AML"]}},
+        "units": ["patient", "case"],
+        "scheme": "kfold",
+    }
+    return Options.model_validate(values | more)
+
+
+def best_logit_temperature(p: pd.Series | pd.DataFrame, truth: np.ndarray) -> float:
+    """Minimise scikit-learn's log loss, the mean over the questions."""
+    questions = list(zip(p.to_numpy().reshape(len(p), -1).T, truth.reshape(len(p), -1).T, strict=True))
+
+    def loss(t: float) -> float:
+        return float(np.mean([sk_log_loss(y, expit(logit(q) / t)) for q, y in questions]))
+
+    return float(minimize_scalar(loss, bounds=(0.2, 15), method="bounded", options={"xatol": 1e-8}).x)
+
+
+def test_a_head_has_a_temperature_of_its_own_and_its_column_the_cutoff() -> None:
+    folds = [three_classes(120, seed, seed) for seed in range(3)]
+    raw = pd.concat(folds, ignore_index=True)
+    lock, table = lock_choices(raw, three_options(), "t", "sound")
+    calibration = lock["calibration"]
+    head = calibration["heads"]["mds"]
+    ill = (raw["truth"] == "MDS").to_numpy()
+    assert head["temperature"] == pytest.approx(best_logit_temperature(raw["endpoint_mds"], ill), rel=1e-4)
+    assert calibration["kind"] == "softmax"
+    assert abs(head["temperature"] - calibration["temperature"]) > 0.3
+    others = pd.concat(folds[1:])
+    without = best_logit_temperature(others["endpoint_mds"], (others["truth"] == "MDS").to_numpy())
+    assert head["by_fold"]["0"] == pytest.approx(without, rel=1e-4)
+    assert sorted(head["by_fold"]) == sorted(calibration["by_fold"]) == ["0", "1", "2"]
+    own = table[table["fold"] == 0]["endpoint_mds"]
+    np.testing.assert_allclose(own, expit(logit(folds[0]["endpoint_mds"]) / without), atol=1e-4)
+    # Youden's cut-off of patients' means, by scikit-learn's ROC curve of the column.
+    patients = table.groupby("patient_id").agg(p=("endpoint_mds", "mean"), truth=("truth", "first"))
+    fpr, tpr, cuts = roc_curve(patients["truth"] == "MDS", patients["p"], drop_intermediate=False)
+    best = np.argmax(tpr - fpr)
+    found = lock["endpoints"]["mds"]["patient"]
+    assert (found["sensitivity"], found["specificity"]) == pytest.approx((tpr[best], 1 - fpr[best]))
+    assert patients["p"][patients["p"] < cuts[best]].max() < found["threshold"] < cuts[best]
+    # An endpoint without a head is still the sum of its classes.
+    summed = table.groupby("patient_id")[["p_MDS", "p_AML"]].mean().sum(axis=1)
+    well = (table.groupby("patient_id")["truth"].first() == "well").to_numpy()
+    cut = lock["endpoints"]["illness"]["patient"]
+    assert cut["specificity"] == pytest.approx((summed[well] < cut["threshold"]).mean())
+
+
+def test_one_vs_rest_probabilities_have_one_temperature_on_their_logits() -> None:
+    folds = [three_classes(120, seed, seed, "one_vs_rest") for seed in range(2)]
+    raw = pd.concat(folds, ignore_index=True).drop(columns="endpoint_mds")
+    lock, table = lock_choices(raw, three_options(), "t", "sound")
+    columns = [f"p_{name}" for name in THREE]
+    truth = raw["truth"].to_numpy()[:, None] == np.asarray(THREE, dtype=object)
+    assert lock["calibration"]["kind"] == "one_vs_rest"
+    assert lock["calibration"]["heads"] == {}
+    whole = best_logit_temperature(raw[columns], truth)
+    assert lock["calibration"]["temperature"] == pytest.approx(whole, rel=1e-4)
+    of_others = best_logit_temperature(raw[columns][120:], truth[120:])
+    np.testing.assert_allclose(table[columns][:120], expit(logit(raw[columns][:120]) / of_others), atol=1e-4)
+    assert table["predicted"].tolist() == raw["predicted"].tolist()
+    assert check_predictions(table, THREE).one_vs_rest
+
+
+def test_without_calibration_the_lock_still_names_the_heads() -> None:
+    raw = three_classes(60, 0, 0)
+    lock, table = lock_choices(raw, three_options(calibration={"method": "none"}), "t", "sound")
+    assert lock["calibration"]["heads"] == {"mds": {"temperature": None, "by_fold": {}}}
+    assert table["endpoint_mds"].tolist() == raw["endpoint_mds"].tolist()
+    with pytest.raises(UserError, match=r"'endpoint_mds' belongs to no endpoint .* did you mean 'MDS_'"):
+        lock_choices(raw, three_options(endpoints={"MDS_": {"positive": ["MDS"]}}), "t", "sound")
+
+
+def test_copies_of_one_case_in_one_fold_are_no_networks_of_several_folds() -> None:
+    raw = pd.concat([three_classes(20, 0, 0)] * 2, ignore_index=True)
+    fixed: dict[str, Any] = {"threshold": {"rule": "fixed", "value": 0.2}, "calibration": {"method": "none"}}
+    lock, table = lock_choices(raw, three_options(scheme="holdout", **fixed), "t", "as_published")
+    assert lock["development_answers"] == "single networks, out of fold"
+    assert (len(table), set(table["fold"])) == (20, {0})
+
+
+@pytest.mark.parametrize("head", ["softmax", "one_vs_rest"])
+def test_finished_applies_the_lock_and_fits_nothing(head: str) -> None:
+    lock, _ = lock_choices(
+        three_classes(100, 0, 0, head).assign(fold=[0, 1] * 50), three_options(), "t", "sound"
+    )
+    external = three_classes(10, 9, -1, head).assign(partition="external", predicted="")
+    done = finished(external, lock, THREE)
+    t, own = lock["calibration"]["temperature"], lock["calibration"]["heads"]["mds"]["temperature"]
+    p = external[[f"p_{name}" for name in THREE]].to_numpy()
+    expected = softmax(np.log(p) / t, axis=1) if head == "softmax" else expit(logit(p) / t)
+    np.testing.assert_allclose(done[[f"p_{name}" for name in THREE]], expected, rtol=1e-9)
+    np.testing.assert_allclose(done["endpoint_mds"], expit(logit(external["endpoint_mds"]) / own), rtol=1e-9)
+    assert done["predicted"].tolist() == [THREE[i] for i in p.argmax(axis=1)]
+    assert list(done.columns) == list(external.columns)
+    # One case at a time gives the same: nothing is taken from the hospital.
+    alone = finished(external.iloc[[3]], lock, THREE)
+    pd.testing.assert_frame_equal(alone, done.iloc[[3]])
+
+
+def test_the_surest_of_sure_networks_stays_the_answer() -> None:
+    """At 1 and just below 1 the logit is rounded, and the first class would win the tie."""
+    lock, _ = lock_choices(
+        three_classes(100, 0, 0, "one_vs_rest").assign(fold=[0, 1] * 50), three_options(), "t", "sound"
+    )
+    external = three_classes(2, 1, -1, "one_vs_rest").iloc[:1].assign(p_MDS=1 - 1e-15, p_AML=1.0, p_well=0.5)
+    done = finished(external, lock, THREE)
+    assert done["p_MDS"].item() == done["p_AML"].item()
+    assert done["predicted"].item() == "AML"
+
+
+def test_a_lock_of_something_else_is_refused() -> None:
+    raw = three_classes(100, 0, 0).assign(fold=[0, 1] * 50)
+    lock, _ = lock_choices(raw, three_options(), "t", "sound")
+    for wrong, classes, said in (
+        (raw.assign(index_test="u"), THREE, r"fixed for index_test 't', not 'u'"),
+        (raw, THREE[::-1], r"fixed for classes \['MDS', 'AML', 'well'\], not"),
+        (raw.drop(columns="endpoint_mds"), THREE, r"fixed for heads \['mds'\], not \[\]"),
+        (three_classes(10, 0, 0, "one_vs_rest"), THREE, "probabilities that sum to 1"),
+    ):
+        with pytest.raises(UserError, match=said):
+            finished(wrong, lock, classes)
+    # Sure one-vs-rest networks may sum to 1.
+    lock["calibration"]["kind"] = "one_vs_rest"
+    assert len(finished(raw, lock, THREE)) == 100

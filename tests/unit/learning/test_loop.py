@@ -7,43 +7,34 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from little_samples import CLASSES, Points, network, points
 from torch import nn
 
-from marrowflow.config import Training
+from marrowflow.config import Head, Training
 from marrowflow.errors import UserError
+from marrowflow.learning import loop
+from marrowflow.learning.batches import balanced, shuffled
 from marrowflow.learning.checkpoint import Checkpoint, fingerprint
-from marrowflow.learning.loop import Fit, class_weights, fit
-from marrowflow.learning.train import FeatureSamples
-
-CLASSES = 3
-
-
-def samples(n: int, seed: int) -> FeatureSamples:
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.randint(0, CLASSES, (n,), generator=generator)
-    features = torch.randn(n, 5, generator=generator) + targets[:, None]
-    return FeatureSamples(features, targets)
-
-
-def network() -> nn.Linear:
-    torch.manual_seed(0)
-    return nn.Linear(5, CLASSES)
+from marrowflow.learning.loop import Fit, fit
+from marrowflow.learning.outcomes import Outcomes
 
 
 def trained(
     tmp_path: Path,
     module: nn.Module,
-    train: FeatureSamples,
-    validation: FeatureSamples | None,
+    train: Points,
+    validation: Points | None,
     **training: Any,
 ) -> Fit:
     checkpoint = Checkpoint(tmp_path, fingerprint({"test": str(training)}))
-    return fit(module, train, validation, CLASSES, Training(**training), 0, checkpoint)
+    return fit(module, train, validation, Outcomes(CLASSES), Training(**training), 0, checkpoint)
 
 
 @pytest.mark.parametrize(("smoothing", "weighting"), [(0.0, "none"), (0.1, "balanced")])
 def test_history_is_that_of_a_plain_loop(tmp_path: Path, smoothing: float, weighting: str) -> None:
-    train, validation = samples(40, 1), samples(15, 2)
+    train, validation = points(40, 1), points(15, 2)
     epochs, rate = 5, 0.05
     ours = trained(
         tmp_path,
@@ -73,13 +64,13 @@ def test_history_is_that_of_a_plain_loop(tmp_path: Path, smoothing: float, weigh
         right = 0
         for start in range(0, 40, 8):
             chosen = torch.from_numpy(order[start : start + 8])
-            logits = plain(train.features[chosen])
+            logits = plain(train.inputs[chosen])
             right += int((logits.argmax(1) == train.targets[chosen]).sum())
             optimiser.zero_grad()
             criterion(logits, train.targets[chosen]).backward()
             optimiser.step()
         with torch.no_grad():
-            answers = plain(validation.features)
+            answers = plain(validation.inputs)
         assert ours[epoch]["epoch"] == epoch + 1
         assert ours[epoch]["rate"] == pytest.approx(scheduler.get_last_lr()[0])
         assert ours[epoch]["train_accuracy"] == right / 40
@@ -95,8 +86,8 @@ def test_every_optimiser_learns(tmp_path: Path, optimiser: str) -> None:
     history = trained(
         tmp_path,
         network(),
-        samples(60, 1),
-        samples(20, 2),
+        points(60, 1),
+        points(20, 2),
         epochs=12,
         rate=0.03,
         optimiser=optimiser,
@@ -107,8 +98,8 @@ def test_every_optimiser_learns(tmp_path: Path, optimiser: str) -> None:
 
 def test_the_best_epoch_is_kept_and_patience_counts_from_it(tmp_path: Path) -> None:
     # Validation answers are the wrong ones: every step makes the validation loss worse, so the first is best.
-    train = samples(40, 1)
-    wrong = FeatureSamples(train.features, (train.targets + 1) % CLASSES)
+    train = points(40, 1)
+    wrong = Points(train.inputs, (train.targets + 1) % len(CLASSES))
     module = network()
     outcome = trained(tmp_path, module, train, wrong, epochs=20, rate=0.05, patience=3, batch_size=8)
     assert outcome.best_epoch == 1
@@ -119,38 +110,27 @@ def test_the_best_epoch_is_kept_and_patience_counts_from_it(tmp_path: Path) -> N
 
 
 def test_without_validation_the_last_epoch_counts(tmp_path: Path) -> None:
-    outcome = trained(tmp_path, network(), samples(20, 1), None, epochs=4, patience=1)
+    outcome = trained(tmp_path, network(), points(20, 1), None, epochs=4, patience=1)
     assert (outcome.best_epoch, len(outcome.history)) == (4, 4)
     assert outcome.history[0]["validation_loss"] is None
 
 
-def test_class_weights_by_hand() -> None:
-    targets = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1])
-    # 8 samples, 2 classes present: 8 / (2 × 6) and 8 / (2 × 2); the absent class weighs 1.
-    assert class_weights(targets, 3, "balanced").tolist() == pytest.approx([2 / 3, 2, 1])
-    assert class_weights(targets, 3, "none").tolist() == [1, 1, 1]
-
-
 def test_a_class_absent_from_validation_leaves_a_finite_loss(tmp_path: Path) -> None:
-    validation = samples(10, 2)
-    only_two = FeatureSamples(validation.features, validation.targets % 2)
+    validation = points(10, 2)
+    only_two = Points(validation.inputs, validation.targets % 2)
     history = trained(
-        tmp_path, network(), samples(30, 1), only_two, epochs=2, class_weights="balanced"
+        tmp_path, network(), points(30, 1), only_two, epochs=2, class_weights="balanced"
     ).history
     assert all(math.isfinite(row["validation_loss"]) for row in history)
 
 
-def test_a_loss_that_is_no_number_stops_with_a_remedy(tmp_path: Path) -> None:
-    train = samples(20, 1)
-    broken = FeatureSamples(train.features * float("inf"), train.targets)
-    with pytest.raises(UserError, match=r"training\.rate lower"):
-        trained(tmp_path, network(), broken, None, epochs=2)
+def test_one_sample_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 2"):
-        trained(tmp_path, network(), samples(1, 1), None, epochs=2)
+        trained(tmp_path, network(), points(1, 1), None, epochs=2)
 
 
 def test_resuming_after_any_epoch_repeats_the_unbroken_run(tmp_path: Path) -> None:
-    train, validation = samples(40, 1), samples(15, 2)
+    train, validation = points(40, 1), points(15, 2)
     training = Training(epochs=6, batch_size=8, rate=0.02, patience=None)
 
     def module() -> nn.Module:
@@ -158,7 +138,9 @@ def test_resuming_after_any_epoch_repeats_the_unbroken_run(tmp_path: Path) -> No
         return nn.Sequential(nn.Dropout(0.3), first)
 
     whole = module()
-    unbroken = fit(whole, train, validation, CLASSES, training, 0, Checkpoint(tmp_path / "a", "a" * 64))
+    unbroken = fit(
+        whole, train, validation, Outcomes(CLASSES), training, 0, Checkpoint(tmp_path / "a", "a" * 64)
+    )
 
     class Killed(Exception):
         pass
@@ -173,10 +155,22 @@ def test_resuming_after_any_epoch_repeats_the_unbroken_run(tmp_path: Path) -> No
                 raise Killed
 
     with pytest.raises(Killed):
-        fit(module(), train, validation, CLASSES, training, 0, KilledAfterThree(tmp_path / "b", "b" * 64))
+        fit(
+            module(),
+            train,
+            validation,
+            Outcomes(CLASSES),
+            training,
+            0,
+            KilledAfterThree(tmp_path / "b", "b" * 64),
+        )
     again = module()
-    resumed = fit(again, train, validation, CLASSES, training, 0, Checkpoint(tmp_path / "b", "b" * 64))
+    resumed = fit(
+        again, train, validation, Outcomes(CLASSES), training, 0, Checkpoint(tmp_path / "b", "b" * 64)
+    )
     assert resumed == unbroken
+    assert (unbroken.resumed, resumed.resumed) == (0, 1)
+    assert unbroken.images == resumed.images == 6 * 40
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
 
@@ -188,3 +182,95 @@ def test_a_state_of_another_fingerprint_is_not_read_and_success_deletes_it(tmp_p
     (tmp_path / "a_users_file").mkdir()
     new.discard()
     assert [path.name for path in tmp_path.iterdir()] == ["a_users_file"]
+
+
+def test_a_state_keeps_what_the_parts_before_it_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock of seconds that each reading moves on by one: an epoch reads it at its start and its end."""
+    seconds = iter(range(1000))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(seconds)))
+    train, checkpoint = points(40, 1), Checkpoint(tmp_path, "a" * 64)
+
+    def fitted(epochs: int) -> Fit:
+        return fit(
+            network(), train, None, Outcomes(CLASSES), Training(epochs=epochs, patience=None), 0, checkpoint
+        )
+
+    assert fitted(2).device_seconds == 2
+    further = fitted(5)
+    assert (further.device_seconds, further.images, further.resumed) == (5, 200, 1)
+    assert further.peak_memory_mb is None
+
+
+def test_networks_of_one_job_keep_their_states_apart(tmp_path: Path) -> None:
+    train, checkpoint = points(40, 1), Checkpoint(tmp_path, "a" * 64)
+    training = Training(epochs=2, batch_size=8)
+    for outcomes in Outcomes(CLASSES, "one_vs_rest").networks():
+        module = network(1)
+        outcome = fit(module, train, None, outcomes, training, 0, checkpoint, name=outcomes.asked)
+        assert outcome.resumed == 0
+        alone = network(1)
+        fit(alone, train, None, outcomes, training, 0, Checkpoint(tmp_path / outcomes.asked, "b" * 64))
+        assert torch.equal(module.weight, alone.weight)
+
+
+def test_one_class_against_the_rest_and_two_heads_learn(tmp_path: Path) -> None:
+    train, validation = points(200, 1), points(60, 2)
+    heads = {"mds": Head(weight=0.5, positive=["MDS"]), "diagnosis": Head(weight=0.5)}
+    for outcomes in (Outcomes.against_rest(CLASSES, "AML"), Outcomes(CLASSES, heads=heads)):
+        training = Training(epochs=25, batch_size=20, rate=0.03, batches="balanced")
+        module = network(outcomes.outputs)
+        history = fit(
+            module, train, validation, outcomes, training, 0, Checkpoint(tmp_path, "a" * 64), name=str(heads)
+        ).history
+        (tmp_path / ("a" * 64) / f"{heads}.pt").unlink()
+        assert max(row["validation_accuracy"] for row in history) > 0.75
+        with torch.no_grad():
+            logits = module(validation.inputs)
+        by_hand = logits[:, 0] > 0 if outcomes.asked else logits[:, :3].argmax(1)
+        truth = validation.targets == 2 if outcomes.asked else validation.targets
+        best = min(history, key=lambda row: row["validation_loss"])
+        assert best["validation_accuracy"] == pytest.approx(float((by_hand == truth).double().mean()))
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5).filter(lambda sizes: sum(sizes) > 1),
+    batch=st.integers(1, 20),
+    key=st.integers(0, 1000),
+)
+def test_balanced_batches_hold_the_classes_in_equal_numbers(sizes: list[int], batch: int, key: int) -> None:
+    groups = np.random.default_rng(key).permutation(np.repeat(np.arange(len(sizes)) * 3, sizes))
+    chunks = balanced(groups, batch, (key, 0, 1))
+    assert list(map(len, chunks)) == list(map(len, shuffled(len(groups), batch, (key, 0, 1))))
+    for chunk in chunks:
+        held = [int((groups[chunk] == group).sum()) for group in np.unique(groups)]
+        assert max(held) - min(held) <= 1
+    drawn = np.concatenate(chunks)
+    per_class = [int((groups[drawn] == group).sum()) for group in np.unique(groups)]
+    assert max(per_class) - min(per_class) <= 1  # the odd places go round
+    for group in np.unique(groups):
+        times = np.bincount(drawn[groups[drawn] == group], minlength=len(groups))[groups == group]
+        assert times.max() - times.min() <= 1  # each once before any twice
+
+
+def test_balanced_batches_change_from_epoch_to_epoch_and_repeat_by_key() -> None:
+    groups = np.array([0] * 40 + [1] * 6)
+    epochs = {tuple(np.concatenate(balanced(groups, 8, (0, 0, epoch)))) for epoch in (1, 2, 1, 2)}
+    assert len(epochs) == 2
+    seen = {i for epoch in range(12) for i in np.concatenate(balanced(groups, 8, (0, 0, epoch)))}
+    assert seen == set(range(46))  # what one epoch leaves out, another draws
+
+
+def test_balanced_batches_reach_the_network(tmp_path: Path) -> None:
+    inputs = points(60, 1).inputs
+    rare = Points(inputs, (torch.arange(60) % 10 == 0).long())
+    held: list[float] = []
+
+    class Noting(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            classes = [int(rare.targets[(rare.inputs == row).all(dim=1)][0]) for row in x]
+            held.append(sum(classes) / len(classes))
+            return super().forward(x)
+
+    trained(tmp_path, Noting(5, 3), rare, None, epochs=1, batch_size=10, batches="balanced")
+    assert held == [0.5] * 6

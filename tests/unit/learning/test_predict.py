@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for fold in ("0", "1"):
         train.main(
             ["--options", options, "--fold", fold, "--folds", str(paths["folds"]), "--stores", str(paths["store"]),
-             "--state", str(folder / "state" / fold), "--out", str(folder / fold)]
+             "--state", str(folder / "state" / fold), "--features", str(folder / "features"), "--out", str(folder / fold)]
         )  # fmt: skip
     short = json.dumps({key: json.loads(options)[key] for key in ("model", "classes")})
     paths |= {"folder": folder, "raw": folder / "out_of_fold.parquet", "lock": folder / "threshold.json"}
@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     predict.main(
         ["--options", short, "--models", str(folder / "1"), str(folder / "0"), "--folds", str(paths["folds"]),
          "--inventories", str(paths["inventory"]), "--stores", str(paths["store"]),
-         "--index-test", "small-raw", "--out", str(paths["raw"])]
+         "--features", str(folder / "features"), "--index-test", "small-raw", "--out", str(paths["raw"])]
     )  # fmt: skip
     choices = {
         "classes": CLASSES,
@@ -110,6 +110,7 @@ def external_arguments(run: dict[str, Path], inventory: Path, out: Path, options
         "--options", options or (run["folder"] / "options.json").read_text(),
         "--models", str(run["folder"] / "0/model.safetensors"), str(run["folder"] / "1/model.safetensors"),
         "--inventory", str(inventory), "--store", str(run["store"]), "--lock", str(run["lock"]),
+        "--features", str(out.with_name("features")), "--raw", str(out.with_name("raw.parquet")),
         "--index-test", "small-raw", "--out", str(out),
     ]  # fmt: skip
 
@@ -131,6 +132,8 @@ def test_an_external_cohort_gets_the_locked_temperature(run: dict[str, Path], tm
     powered = mean ** (1 / temperature)
     expected = powered / powered.sum()
     np.testing.assert_allclose(table.loc["a/005.png", PROBABILITIES].astype(float), expected, atol=1e-5)
+    raw = pd.read_parquet(tmp_path / "raw.parquet").set_index("case_id")
+    np.testing.assert_allclose(raw.loc["a/005.png", PROBABILITIES].astype(float), mean, atol=1e-5)
 
 
 def test_a_lock_that_was_touched_or_is_of_another_test_is_refused(
@@ -152,7 +155,7 @@ def test_a_lock_that_was_touched_or_is_of_another_test_is_refused(
 def test_networks_must_be_those_of_the_folds(run: dict[str, Path], tmp_path: Path) -> None:
     options = (run["folder"] / "options.json").read_text()
     common = ["--folds", str(run["folds"]), "--inventories", str(run["inventory"]), "--stores", str(run["store"]),
-              "--index-test", "small-raw", "--out", str(tmp_path / "raw.parquet")]  # fmt: skip
+              "--features", str(tmp_path / "features"), "--index-test", "small-raw", "--out", str(tmp_path / "raw.parquet")]  # fmt: skip
     with pytest.raises(UserError, match=r"folds \[0\].*\[0, 1\]"):
         predict.main(["--options", options, "--models", str(run["folder"] / "0"), *common])
     renamed = json.loads(options) | {"classes": ["red", "green", "violet"]}

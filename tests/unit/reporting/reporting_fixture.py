@@ -34,6 +34,19 @@ COHORTS = {
     "gamma": ("external", "<b>Hospital C</b>", 18),
 }
 FOLDS = 3
+EXTERNAL_SECTIONS = (
+    "study",
+    "classes",
+    "units",
+    "endpoints",
+    "report",
+    "accuracy",
+    "models",
+    "members",
+    "index_tests",
+    "protocols",
+)
+"""What a hospital's report is told of the configuration."""
 _REASONS = ["unreadable: truncated", "out of focus", "not eligible: treated before", "too dark"]
 
 
@@ -44,6 +57,11 @@ class Tree:
     results: Path
     cohorts: Path
     options: dict[str, Any]
+
+    @property
+    def primary(self) -> Path:
+        """Which index test is reported first."""
+        return self.results / "locked" / "primary.json"
 
 
 def options_of(
@@ -67,15 +85,15 @@ def options_of(
         "index_tests": list(tests),
         "protocols": list(protocols),
         "splits": splits,
-        "models": {"lite": {"network": "tf_efficientnet_lite0"}},
+        "models": {"lite": {"network": "tf_efficientnet_lite0", "mode": "frozen"}},
+        "members": {},
         "colour": {"raw": {"method": "none"}, "corrected": {"method": "reflection_median"}},
     }
 
 
 def external_options(options: dict[str, Any]) -> dict[str, Any]:
     """The part of the options that a hospital's report takes."""
-    names = ("study", "classes", "units", "endpoints", "report", "accuracy", "index_tests", "protocols")
-    return {name: options[name] for name in names}
+    return {name: options[name] for name in EXTERNAL_SECTIONS}
 
 
 def write_tree(folder: Path, protocols: Sequence[str] = ("sound",), seed: int = 0) -> Tree:
@@ -98,7 +116,16 @@ def write_tree(folder: Path, protocols: Sequence[str] = ("sound",), seed: int = 
         _comparisons(root, protocol, options["index_tests"])
     if len(protocols) > 1:
         _optimism(root, options["index_tests"])
+    write_primary(root, options["index_tests"][0])
     return Tree(root, _cohort_table(folder), options)
+
+
+def write_primary(root: Path, name: str, **chosen: Any) -> Path:
+    """Write which index test is reported first: declared, unless `chosen` says by what."""
+    nothing = {"how": "declared", "metric": None, "endpoint": None, "unit": None, "values": []}
+    path = root / "locked" / "primary.json"
+    write_json(path, {"index_test": name, "protocol": "sound"} | nothing | chosen)
+    return path
 
 
 def _inventory(cohort: str, patients: int, rng: np.random.Generator) -> pd.DataFrame:
@@ -258,10 +285,14 @@ def _index_test(
                 "fold": fold,
                 "data": {"train": {c: {"images": 20 + fold, "patients": 5} for c in CLASSES}},
                 "best_epoch": int(history["epoch"][history["validation_loss"].idxmin()]),
-                "parameters": {"all": 3413024},
+                "parameters": {"total": 3413024, "trainable": 5124},
+                "weights": {"source": "timm tf_efficientnet_lite0.in1k", "licence": "apache-2.0"},
                 "versions": {"torch": "2.12.1"},
             },
         )
+        seconds = 10.0 + fold + len(colour)
+        cost = {"device": "fake GPU", "device_seconds": seconds, "images": 900, "images_a_second": 300.0}
+        write_json(folder / "cost.json", cost | {"epochs": 9, "peak_memory_mb": 512.5, "resumed": 0})
 
 
 def _comparisons(root: Path, protocol: str, tests: Sequence[str]) -> None:

@@ -20,6 +20,8 @@ from marrowflow.errors import UserError
 from marrowflow.files import write_json
 from marrowflow.predictions import check_predictions, write_predictions
 from marrowflow.reporting import external, study
+from marrowflow.reporting.errors_shown import error_blocks
+from marrowflow.reporting.limitations import limitations
 from marrowflow.reporting.locked import (
     calibration_statement,
     ensemble_statements,
@@ -27,9 +29,9 @@ from marrowflow.reporting.locked import (
     lock_blocks,
 )
 from marrowflow.reporting.page import Gallery, Text
+from marrowflow.reporting.primary import Primary
 from marrowflow.reporting.reporter import SURROGATE, CommonOptions, Reporter
 from marrowflow.reporting.results import IndexTest, Results
-from marrowflow.reporting.sections import error_blocks, limitations
 
 
 class Reader(HTMLParser):
@@ -67,6 +69,7 @@ class Reader(HTMLParser):
 def render_external(tree: Tree, out: Path, cohort: str, **changes: object) -> str:
     options = external_options(tree.options) | changes
     argv = ["--options", json.dumps(options), "--results", str(tree.results), "--cohort", cohort]
+    argv += ["--primary", str(tree.primary)]
     external.main([*argv, "--hospital", "Hospital <X>", "--source", "routine", "--out", str(out)])
     return (out / "report.html").read_text(encoding="utf-8")
 
@@ -80,9 +83,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def index(tree: Tree) -> str:
     out = tree.results / "report"
     argv = ["--options", json.dumps(tree.options), "--results", str(tree.results)]
+    argv += ["--primary", str(tree.primary)]
     study.main([*argv, "--cohorts", str(tree.cohorts), "--out", str(out)])
     return (out / "index.html").read_text(encoding="utf-8")
 
+
+PRIMARY = Primary("lite-raw", "declared")
 
 # The smallest page: one protocol, one index test, classes only, one unit.
 SMALL = {"protocols": ["sound"], "index_tests": ["lite-raw"], "endpoints": {}, "units": ["patient"]}
@@ -304,7 +310,7 @@ def test_errors_are_the_most_confident_ones_first(index: str, tree: Tree) -> Non
 
 def test_no_patient_image_is_printed_when_none_is_wanted(tree: Tree, tmp_path: Path) -> None:
     options = CommonOptions.model_validate(external_options(tree.options) | {"report": {"errors_shown": 0}})
-    reporter = Reporter(options, Results(tree.results, tmp_path))
+    reporter = Reporter(options, Results(tree.results, tmp_path), PRIMARY)
     (block,) = error_blocks(reporter, IndexTest("sound", "lite-raw"), "beta")
     assert isinstance(block, Text) and "No patient image is printed" in block.paragraphs[0]
 
@@ -431,7 +437,7 @@ def test_the_lock_is_printed_as_it_was_fitted(tree: Tree, tmp_path: Path) -> Non
     for name, lock in (("fixed", fixed), ("validation", validation)):
         path = tmp_path / name / "locked" / "sound" / "lite" / "raw" / "threshold.json"
         write_json(path, lock | {"digest": digest_of(lock)})
-        reporter = Reporter(options, Results(tmp_path / name, tmp_path))
+        reporter = Reporter(options, Results(tmp_path / name, tmp_path), PRIMARY)
         text, table = lock_blocks(reporter, IndexTest("sound", "lite-raw"), ["B"])
         if name == "fixed":
             assert text.paragraphs[0] == "Rule: fixed beforehand at 0.62." and not table.notes
@@ -443,7 +449,7 @@ def test_the_lock_is_printed_as_it_was_fitted(tree: Tree, tmp_path: Path) -> Non
 
 def test_the_mean_of_networks_is_a_limitation_of_external_scores_only(tree: Tree, tmp_path: Path) -> None:
     options = CommonOptions.model_validate(external_options(tree.options))
-    reporter = Reporter(options, Results(tree.results, tmp_path))
+    reporter = Reporter(options, Results(tree.results, tmp_path), PRIMARY)
     inventory = {"beta": reporter.results.inventory("beta")}
     line = "External scores are means of the networks of all folds, but threshold and temperature of lite-raw were"
     assert any(text.startswith(line) for text in limitations(reporter, inventory, {"beta": "external"}))
@@ -547,7 +553,7 @@ def test_errors_of_two_classes_are_those_at_the_locked_threshold(tree: Tree, tmp
     )
 
     def shown(**changes: object) -> tuple[str, list[str]]:
-        reporter = Reporter(CommonOptions.model_validate(options | changes), Results(root, tmp_path))
+        reporter = Reporter(CommonOptions.model_validate(options | changes), Results(root, tmp_path), PRIMARY)
         (block,) = error_blocks(reporter, IndexTest("sound", "lite-raw"), "beta")
         assert isinstance(block, Gallery)
         return block.caption, [thumbnail.lines[2] for thumbnail in block.thumbnails]
@@ -556,3 +562,10 @@ def test_errors_of_two_classes_are_those_at_the_locked_threshold(tree: Tree, tmp
     assert wrong == [cases[2], cases[0]] and "wrongly at the locked threshold of aml, 0.200" in caption
     caption, wrong = shown(endpoints={})
     assert wrong == [cases[2], cases[1]] and "wrongly by the largest probability (all classes)" in caption
+    # An endpoint with a head of its own is answered by it: only the third is called AML now, which it is.
+    headed = check_predictions(table, options["classes"]).table.assign(endpoint_aml=[0.1, 0.15, 0.3, 0.1])
+    write_predictions(path, headed, options["classes"])
+    reporter = Reporter(CommonOptions.model_validate(options), Results(root, tmp_path), PRIMARY)
+    (block,) = error_blocks(reporter, IndexTest("sound", "lite-raw"), "beta")
+    assert isinstance(block, Gallery)
+    assert [t.lines[0] for t in block.thumbnails] == ["predicted healthy (85%)"]

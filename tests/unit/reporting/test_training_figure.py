@@ -27,3 +27,19 @@ def test_training_curves_mark_the_kept_epoch_of_each_fold() -> None:
         legend = [t.get_text() for t in canvas.axes[-1].texts]
         assert legend[-1] == f"kept epoch ({'lowest validation loss' if validated else 'the last one'})"
         assert not crowded(canvas)
+
+
+def test_one_vs_rest_networks_have_a_thin_line_each() -> None:
+    of = {"AML": history(5, True), "ALL": history(3, True)}
+    folds = {
+        fold: pd.concat([rows.assign(network=name) for name, rows in of.items()], ignore_index=True)
+        for fold in ("0", "1")
+    }
+    canvas = training_curves(folds, {"0": {"AML": 4, "ALL": 2}}, "Accuracy and loss", "n = 2 folds")
+    lines = [line for line in canvas.axes[0].lines if line.get_marker() != "D"]
+    assert sorted(len(line.get_xdata()) for line in lines) == [3, 3, 3, 3, 5, 5, 5, 5]
+    assert all(line.get_linewidth() < 1 for line in lines)
+    marks = [line for line in canvas.axes[0].lines if line.get_marker() == "D" and len(line.get_xdata())]
+    assert [m.get_xdata().tolist() for m in marks] == [[4], [2]]
+    plain = training_curves({"0": history(5, True)}, {}, "Accuracy and loss", "")
+    assert plain.axes[0].lines[0].get_linewidth() > 1

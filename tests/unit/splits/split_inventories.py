@@ -13,7 +13,7 @@ def inventory(cohort: str, rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["patient_id", "label"])
     table["case_id"] = [f"{cohort}/{i:04}.png" for i in range(len(rows))]
     table["patient_id"] = cohort + "/" + table["patient_id"]
-    table["cohort"] = cohort
+    table["cohort"], table["type"] = cohort, table["label"]
     table["status"], table["reference_status"], table["reason"] = "included", "ok", ""
     digests = [sha256(f"{case}".encode()).hexdigest() for case in table["case_id"]]
     table["sha256"] = digests

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from split_inventories import copy_image, inventory, patients
 
-from marrowflow.config import Splits
+from marrowflow.config import AsPublished, Augmentation, Splits
 from marrowflow.errors import UserError
 from marrowflow.splits.leakage import check_folds, main
 from marrowflow.splits.partition import partition
@@ -87,13 +87,75 @@ def doubled(folds: pd.DataFrame) -> pd.DataFrame:
 
 def test_parents_of_a_plan_must_be_training_cases(folds, cases):
     fold0 = folds[folds["fold"] == 0].set_index("partition")["case_id"]
-    good = pd.DataFrame({"case_id": [*fold0["train"], *fold0["train"]]})
+    good = pd.DataFrame({"case_id": [*fold0["train"], *fold0["train"]], "partition": "train"})
     gate = check_folds(folds, cases, 3, "sound", plans={0: good})
     assert gate["plans"] == [{"fold": 0, "n_samples": len(good), "n_parents": len(good) // 2}]
-    bad = pd.DataFrame({"case_id": [fold0["test"].iloc[0]]})
-    for protocol in ("sound", "as_published"):
-        with pytest.raises(UserError, match=r"plan of fold 0 augments .* which is test there"):
-            check_folds(folds, cases, 3, protocol, plans={0: bad})
+    stranger = pd.DataFrame({"case_id": ["x/else.png"], "partition": "train"})
+    with pytest.raises(UserError, match=r"augments x/else\.png for train, which is no case there"):
+        check_folds(folds, cases, 3, "sound", plans={0: stranger})
+
+
+@pytest.mark.parametrize("protocol", ["sound", "as_published"])
+@pytest.mark.parametrize("augmented_for", ["train", "test"])
+def test_a_test_image_may_be_augmented_for_no_side(folds, cases, protocol, augmented_for):
+    tested = folds.loc[(folds["fold"] == 0) & (folds["partition"] == "test"), "case_id"].iloc[0]
+    plan = pd.DataFrame({"case_id": [tested], "partition": [augmented_for]})
+    with pytest.raises(
+        UserError, match=rf"fold 0 augments {tested} for {augmented_for}, which is test there"
+    ):
+        check_folds(folds, cases, 3, protocol, plans={0: plan})
+
+
+@pytest.fixture
+def samples(cases) -> pd.DataFrame:
+    """The division of 16 images' 9 samples each, 3 in 10 of them tested on."""
+    rule = AsPublished(augmented=True, test=0.3)
+    return partition(
+        cases,
+        Splits(protocol="as_published", as_published=rule),
+        CLASSES,
+        3,
+        "as_published",
+        Augmentation(plan="eight", copies=1),
+    )
+
+
+def test_divided_samples_are_counted_as_published_and_stop_a_sound_study(samples, cases):
+    gate = check_folds(samples, cases, 3, "as_published", plans={0: samples})
+    sides = samples.groupby("case_id")["partition"].agg(set)
+    crossing = sides[sides.map(len) > 1].index
+    assert len(crossing) > 10
+    assert gate["leaks"]["parents"] == gate["leaks"]["exact_duplicates"] == len(crossing)
+    assert gate["leaks"]["patients"] == 8
+    tested = samples[samples["partition"] == "test"]
+    assert gate["folds"][0]["n_test_cases"] == len(tested) == 2 * 22  # .3 · 72 = 21.6 of each class
+    assert gate["folds"][0]["parents"] == {
+        "n": len(crossing),
+        "test_cases": int(tested["case_id"].isin(crossing).sum()),
+    }
+    assert gate["plans"] == [{"fold": 0, "n_samples": 144, "n_parents": 16}]
+    with pytest.raises(UserError, match="stands there more than once"):
+        check_folds(samples, cases, 3, "sound")
+
+
+def test_one_image_on_two_sides_stops_a_sound_study_however_it_is_written(samples, cases):
+    # One copy of each image: each case stands once, but patients cross.
+    once = samples.drop_duplicates("case_id")
+    with pytest.raises(UserError, match="patients or copies of images stand on two sides"):
+        check_folds(once, cases, 3, "sound")
+
+
+def test_plan_and_folds_must_have_every_sample_on_the_same_side(samples, cases):
+    moved = samples.copy()
+    moved.loc[5, "partition"] = "test" if moved.loc[5, "partition"] == "train" else "train"
+    with pytest.raises(
+        UserError, match=rf"fold 0 augments {moved.loc[5, 'case_id']} for \w+, which is \w+ there"
+    ):
+        check_folds(samples, cases, 3, "as_published", plans={0: moved})
+    with pytest.raises(UserError, match=rf"fold 0 lacks a copy of {samples.loc[7, 'case_id']}"):
+        check_folds(samples, cases, 3, "as_published", plans={0: samples.drop(index=7)})
+    with pytest.raises(UserError, match="stands there more than once"):
+        check_folds(pd.concat([samples, samples.iloc[:1]]), cases, 3, "as_published")
 
 
 def test_command_line_writes_no_gate_on_a_hit(folds, cases, tmp_path):

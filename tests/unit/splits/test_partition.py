@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from split_inventories import copy_image, inventory, patients, stack
 
-from marrowflow.config import AsPublished, Splits
+from marrowflow.config import AsPublished, Augmentation, Splits
 from marrowflow.errors import UserError
+from marrowflow.splits.dealing import deal, share_of
+from marrowflow.splits.groups import connected
 from marrowflow.splits.leakage import check_folds
-from marrowflow.splits.partition import connected, count_sides, deal, main, partition, share_of
+from marrowflow.splits.partition import COLUMNS, count_sides, main, partition
 
 MALARIA = Path(__file__).parents[4] / "shared/data/malaria_nih50.tar"
 CLASSES = ["healthy", "AML", "ALL"]
@@ -262,6 +264,76 @@ def test_as_published_kfold_tests_each_image_once():
     assert (tested.groupby(["fold", "label"]).size() == 4).all()
 
 
+def of_samples(**rule) -> Splits:
+    published = AsPublished(augmented=True, **rule)
+    return Splits(protocol="as_published", as_published=published)
+
+
+EIGHT = Augmentation(plan="eight", copies=3)
+
+
+def test_samples_are_divided_by_class_and_images_cross():
+    table = hospital("x", [5, 3, 2])  # 10, 6 and 4 images of 19 samples each
+    folds = partition(table, of_samples(test=0.3, validation=0.2), CLASSES, 3, "as_published", EIGHT)
+    assert list(folds.columns) == [*COLUMNS, "transform", "copy"]
+    assert len(folds) == 20 * 19
+    assert not folds.duplicated(["fold", "case_id", "transform", "copy"]).any()
+    counts = count_sides(folds, CLASSES).set_index(["label", "partition"])["n_cases"]
+    # Of 190, 114 and 76: test 57, 34 (34.2) and 23 (22.8); validation 27 (26.6), 16 and 11 (10.6) of the rest.
+    for label, test, validation, whole in (
+        ("healthy", 57, 27, 190), ("AML", 34, 16, 114), ("ALL", 23, 11, 76)
+    ):  # fmt: skip
+        assert counts[label].to_dict() == {
+            "train": whole - test - validation, "validation": validation, "test": test
+        }  # fmt: skip
+    # An image misses the test set with probability .7 ** 19, about one in a thousand.
+    assert folds.groupby("case_id")["partition"].nunique().min() == 3
+
+
+def test_repeats_divide_the_same_samples_anew():
+    table = hospital("x", [5, 3, 2])
+    targets = Augmentation(plan="balanced", targets={"healthy": 4, "AML": 30})
+    rule = of_samples(scheme="monte_carlo", folds=3, test=0.3)
+    folds = partition(table, rule, CLASSES, 3, "as_published", targets)
+    name = folds["case_id"] + folds["transform"] + folds["copy"].astype(str)
+    first, second, third = (set(name[folds["fold"] == fold]) for fold in range(3))
+    assert first == second == third and len(first) == 4 + 30 + 4
+    tested = [frozenset(name[(folds["fold"] == f) & (folds["partition"] == "test")]) for f in range(3)]
+    assert len(set(tested)) == 3
+
+
+@settings(deadline=None, max_examples=10)
+@given(old=sizes, new=sizes, name=st.sampled_from(["aaa", "zzz"]))
+def test_adding_a_cohort_moves_no_sample(old, new, name):
+    before = hospital("mid", old)
+    rule = of_samples(test=0.3)
+    keys = ["case_id", "transform", "copy"]
+    alone = partition(before, rule, CLASSES, 3, "as_published", EIGHT).set_index(keys)["partition"]
+    both = partition(stack(before, hospital(name, new)), rule, CLASSES, 3, "as_published", EIGHT).set_index(
+        keys
+    )["partition"]
+    assert both[alone.index].equals(alone)
+
+
+def test_dividing_samples_needs_a_plan_that_makes_some():
+    for plan in (None, Augmentation()):
+        with pytest.raises(UserError, match=r"augmentation\.plan is off; set plan: eight or balanced"):
+            partition(hospital("x", [5, 5, 5]), of_samples(), CLASSES, 3, "as_published", plan)
+
+
+def test_sound_division_beside_one_of_samples_is_by_patient():
+    folds = partition(hospital("x", [5, 5, 5]), of_samples(), CLASSES, 3, "sound", EIGHT)
+    assert list(folds.columns) == list(COLUMNS)
+    assert len(folds) == 30 * 5
+
+
+def test_types_travel_beside_classes():
+    table = hospital("x", [5, 5, 5])
+    table["type"] = table["label"] + "_" + (table.index % 3).astype(str)
+    folds = partition(table, Splits(folds=2), CLASSES, 3)
+    assert folds[folds["fold"] == 1]["type"].tolist() == table["type"].tolist()
+
+
 def test_command_line_leaves_out_excluded_and_unreferenced(tmp_path):
     table = hospital("x", [5, 5, 5])
     table.loc[0, "status"] = "excluded"
@@ -273,6 +345,7 @@ def test_command_line_leaves_out_excluded_and_unreferenced(tmp_path):
     main(["--options", options, "--inventories", str(path), "--out", outputs[0], "--counts", outputs[1]])
     folds, counts = pd.read_parquet(outputs[0]), pd.read_csv(outputs[1])
     assert set(folds["case_id"]) == set(table["case_id"][2:])
+    assert list(folds.columns) == list(COLUMNS)
     assert list(counts.columns) == ["fold", "partition", "label", "n_cases", "n_patients", "n_groups"]
     assert len(counts) == 2 * 3 * 3
     assert counts.groupby(["fold", "label"])["n_patients"].sum().unstack().loc[0].to_dict() == {
@@ -287,6 +360,19 @@ def test_counts_hold_zeros():
     counts = count_sides(folds, CLASSES)
     assert (counts.loc[counts["partition"] == "validation", "n_cases"] == 0).all()
     assert counts["n_cases"].sum() == 2 * 36
+
+
+def test_command_line_divides_samples(tmp_path):
+    path = tmp_path / "inventory.parquet"
+    hospital("x", [5, 5, 5]).drop(columns="manifest_row").to_parquet(path)
+    options = (
+        '{"splits":{"protocol":"as_published","as_published":{"augmented":true,"test":0.3}},'
+        '"augmentation":{"plan":"eight","copies":1},"classes":["healthy","AML","ALL"],"distance":3}'
+    )
+    outputs = [str(tmp_path / name) for name in ("folds.parquet", "counts.csv")]
+    arguments = ["--protocol", "as_published", "--inventories", str(path), "--options", options]
+    main([*arguments, "--out", outputs[0], "--counts", outputs[1]])
+    assert len(pd.read_parquet(outputs[0])) == pd.read_csv(outputs[1])["n_cases"].sum() == 30 * 9
 
 
 @pytest.mark.real

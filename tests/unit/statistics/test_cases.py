@@ -1,11 +1,13 @@
 """Patients from cases, counted by hand."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from marrowflow.errors import UserError
 from marrowflow.predictions import check_predictions
 from marrowflow.statistics.cases import countable, gather_units, select_index_test
+from marrowflow.statistics.pairing import take
 
 CASES = pd.DataFrame(
     [
@@ -141,3 +143,24 @@ def test_equally_large_probabilities_are_no_other_rule():
     units = gathered(table, "patient")
     assert units.other_rule == 0
     assert units.table["predicted"].tolist() == ["y", "y"]
+
+
+def test_an_endpoints_own_probability_of_a_patient_is_the_mean_over_answered_cases():
+    table = CASES.assign(endpoint_aml=[0.25, 0.75, 0.5, 0.9, None, None, 1, 0])
+    patients = gathered(table, "patient")
+    found = dict(zip(patients.table["patient_id"], patients.endpoints["aml"], strict=True))
+    assert np.isnan(found.pop("c"))
+    assert found == {"a": 0.5, "b": 0.5, "d": 0.5}
+    assert gathered(table, "case").endpoints["aml"][:3].tolist() == [0.25, 0.75, 0.5]
+    # Its own where there is one, else the sum over the positive classes.
+    assert patients.score("aml", ["AML"])[0] == 0.5
+    assert patients.score("ill", ["AML"])[0] == pytest.approx(0.6)
+    assert patients.score("ill", ["AML", "ALL"])[1] == pytest.approx(1)
+    labels = gathered(table.drop(columns=["p_AML", "p_ALL"]), "case")
+    assert labels.score("ill", ["AML"]) is None
+    assert labels.score("aml", ["AML"])[1] == 0.75
+
+
+def test_rows_that_are_taken_keep_their_endpoints():
+    units = gathered(CASES.assign(endpoint_aml=[0.25, 0.75, 0.5, 0.9, None, None, 1, 0]), "case")
+    assert take(units, [6, 0]).endpoints["aml"].tolist() == [1, 0.25]

@@ -738,3 +738,46 @@ def test_a_slip_in_positive_or_a_damaged_table_is_told(tmp_path):
     damaged.write_bytes(b"not Parquet")
     with pytest.raises(UserError, match="cannot be read as Parquet"):
         main(["--predictions", str(damaged), *PAIRED, "--out", str(tmp_path / "out")])
+
+
+def test_the_primary_index_test_is_compared_with_all_others(tmp_path):
+    tables = several(names=("one", "two", "three"))
+    primary_file = tmp_path / "primary.json"
+    primary_file.write_text(json.dumps({"index_test": "two", "how": "chosen"}))
+    found = run(tmp_path / "a", tables, "--primary", str(primary_file))
+    asked = run(tmp_path / "b", tables, "--index-test", "two", "--against", "one", "three")
+    assert set(found) == set(asked)
+    for name, table in found.items():
+        pd.testing.assert_frame_equal(table, asked[name])
+    pairs = found["comparisons"][["index_test", "against"]].drop_duplicates()
+    # In the order of the tables, of which one may hold several.
+    assert pairs.to_numpy().tolist() == [["two", "one"], ["two", "three"]]
+    turned = run(tmp_path / "c", [pd.concat(tables[1:]), tables[0]], "--primary", str(primary_file))
+    assert list(dict.fromkeys(turned["comparisons"]["against"])) == ["three", "one"]
+
+
+def test_the_primary_index_test_between_hospitals(tmp_path):
+    here, there = small()
+    there = there.assign(index_test="one", cohort="south", case_id="s" + there["case_id"])
+    primary_file = tmp_path / "primary.json"
+    primary_file.write_text(json.dumps({"index_test": "one"}))
+    found = run(tmp_path / "a", [here, there], "--unpaired", "--unit", "case", "--primary", str(primary_file))
+    asked = run(tmp_path / "b", [here, there], "--unpaired", "--unit", "case", "--index-test", "one")
+    pd.testing.assert_frame_equal(found["comparisons"], asked["comparisons"])
+
+
+def test_a_primary_index_test_that_cannot_be_compared(tmp_path, capsys):
+    first, second = small()
+    primary_file = tmp_path / "primary.json"
+    primary_file.write_text(json.dumps({"index_test": "one"}))
+    chosen = ("--primary", str(primary_file))
+    with pytest.raises(UserError, match="leave --against out"):
+        run(tmp_path / "a", [first, second], *chosen, "--against", "two")
+    with pytest.raises(UserError, match="the tables hold no index test but 'one'"):
+        run(tmp_path / "b", [first], *chosen)
+    with pytest.raises(UserError, match="no table holds index test 'one'"):
+        run(tmp_path / "c", [second], *chosen)
+    for arguments in (("--index-test", "one", *chosen), ()):
+        with pytest.raises(SystemExit):
+            run(tmp_path / "d", [first, second], *arguments)
+    assert "one of the arguments --index-test --primary is required" in capsys.readouterr().err

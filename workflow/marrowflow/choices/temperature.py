@@ -2,6 +2,9 @@
 
 One number is fitted on development predictions and applied unchanged to every hospital. The order
 of a case's classes stays as it is, so the predicted class never changes.
+
+Probabilities that share a sum of 1 (softmax) are scaled together. Those of yes/no questions (one-vs-rest, an endpoint with
+a head of its own) are each scaled on their logit: a yes/no question is a softmax of two, p and 1 - p.
 """
 
 from __future__ import annotations
@@ -75,6 +78,45 @@ def apply_temperature(probabilities: ArrayLike, temperature: float) -> np.ndarra
         raise ValueError(f"a temperature is above 0, not {temperature!r}")
     scaled = _logits(probabilities) / temperature
     return np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True))
+
+
+def fit_logit_temperature(probabilities: ArrayLike, truth: ArrayLike) -> float:
+    """Return the temperature that minimises the mean log loss of ``sigmoid(logit(p) / T)`` over yes/no questions.
+
+    Parameters
+    ----------
+    probabilities
+        Array of any shape, such as [cases] or [cases, classes]: one T for all.
+    truth
+        Bool, of the same shape: the answer is yes.
+
+    Returns
+    -------
+    float
+        As for `fit_temperature`.
+
+    Raises
+    ------
+    ValueError
+        No question, or shapes that differ.
+    """
+    y = np.asarray(truth, dtype=bool)
+    pairs = _with_complements(probabilities)
+    if y.shape != pairs.shape[:-1]:
+        raise ValueError(f"needs one truth a probability; got shapes {pairs.shape[:-1]}, {y.shape}")
+    return fit_temperature(pairs.reshape(-1, 2), y.ravel())
+
+
+def apply_logit_temperature(probabilities: ArrayLike, temperature: float) -> np.ndarray:
+    """Return ``sigmoid(logit(p) / temperature)`` (float64) of probabilities of any shape."""
+    pairs = _with_complements(probabilities)
+    return apply_temperature(pairs.reshape(-1, 2), temperature)[:, 1].reshape(pairs.shape[:-1])
+
+
+def _with_complements(probabilities: ArrayLike) -> np.ndarray:
+    """Return 1 - p and p, float64 [..., 2]."""
+    p = np.asarray(probabilities, dtype=np.float64)
+    return np.stack([1 - p, p], axis=-1)
 
 
 def _logits(probabilities: ArrayLike) -> np.ndarray:

@@ -102,6 +102,23 @@ def locked_threshold(lock: dict[str, Any], endpoint: str, positive: Sequence[str
     The endpoint is found by its name, or else by its positive classes. Raises `UserError` where it
     was locked for other classes, or not at all.
     """
+    name = _locked_name(lock, endpoint, positive)
+    # null where it was not fitted: patients with images of both kinds have no truth of their own
+    threshold = (lock["endpoints"][name].get(unit) or {}).get("threshold")
+    if not isinstance(threshold, int | float):
+        raise UserError(f"the lock has no cut-off for endpoint {name!r} and unit {unit!r}")
+    return float(threshold)
+
+
+def has_own_score(lock: dict[str, Any], endpoint: str, positive: Sequence[str]) -> bool:
+    """Say whether an endpoint's cut-off is one of a probability of its own, and not of the sum of its classes'.
+
+    The endpoint is found, and `UserError` raised, as by `locked_threshold`.
+    """
+    return _locked_name(lock, endpoint, positive) in lock.get("calibration", {}).get("heads", {})
+
+
+def _locked_name(lock: dict[str, Any], endpoint: str, positive: Sequence[str]) -> str:
     same = [name for name, e in lock["endpoints"].items() if set(e.get("positive", [])) == set(positive)]
     name = endpoint if endpoint in lock["endpoints"] else next(iter(same), None)
     if name is None:
@@ -112,11 +129,7 @@ def locked_threshold(lock: dict[str, Any], endpoint: str, positive: Sequence[str
             f"endpoint {endpoint!r} was locked for {lock['endpoints'][name].get('positive')}, "
             f"not for {list(positive)}: a cut-off belongs to the classes that it was fitted for"
         )
-    # null where it was not fitted: patients with images of both kinds have no truth of their own
-    threshold = (lock["endpoints"][name].get(unit) or {}).get("threshold")
-    if not isinstance(threshold, int | float):
-        raise UserError(f"the lock has no cut-off for endpoint {name!r} and unit {unit!r}")
-    return float(threshold)
+    return str(name)
 
 
 def _cutoffs(scores: np.ndarray) -> np.ndarray:

@@ -40,6 +40,7 @@ COLUMNS = {
     "patient_id": "str",
     "patient_source": "str",
     "label": "str",
+    "type": "str",
     "reference_status": "str",
     "sha256": "str",
     "phash": "str",

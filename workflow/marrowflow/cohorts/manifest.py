@@ -56,6 +56,7 @@ RESERVED = (
     "case_id",
     "cohort",
     "patient_source",
+    "type",
     "reference_status",
     "sha256",
     "phash",
@@ -104,9 +105,10 @@ def read_manifest(
     -------
     pandas.DataFrame
         One row an image in the manifest's order. ``image``; ``patient_id`` if the manifest has it;
-        ``label``, the class after mapping, empty without a usable reference; ``manifest_label``, as it
-        came; ``reference_status``, ok, missing or inconclusive; ``eligible``, "yes" or the reason why not;
-        ``age`` and ``mpp`` as float64 (NaN where empty), ``sex`` written out; other columns as they came.
+        ``label``, the class after mapping, and ``type``, the label before it, both empty without a usable
+        reference; ``manifest_label``, as it came; ``reference_status``, ok, missing or inconclusive;
+        ``eligible``, "yes" or the reason why not; ``age`` and ``mpp`` as float64 (NaN where empty), ``sex``
+        written out; other columns as they came.
 
     Raises
     ------
@@ -347,10 +349,10 @@ def _date_fault(text: str) -> str | None:
 def _typed(cells: dict[str, list[str]], status: list[str], label_map: Mapping[str, str]) -> pd.DataFrame:
     cells = {f"manifest_{name}" if name in RESERVED else name: column for name, column in cells.items()}
     cells["manifest_label"] = cells["label"]
-    cells["label"] = [
-        label_map.get(label, label) if state == "ok" else ""
-        for label, state in zip(cells["label"], status, strict=True)
+    cells["type"] = [
+        label if state == "ok" else "" for label, state in zip(cells["label"], status, strict=True)
     ]
+    cells["label"] = [label_map.get(name, name) for name in cells["type"]]
     cells["reference_status"] = status
     if "sex" in cells:
         cells["sex"] = [_SEXES.get(text.casefold(), text.casefold()) for text in cells["sex"]]

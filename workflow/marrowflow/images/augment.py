@@ -7,6 +7,7 @@ device while training (by `apply` in `marrowflow.images.materialise`, for those 
 ================ ======= ======================================================================
 case_id          string  the parent image
 label            string  its class
+partition        string  train; in a division of samples also validation and test (see below)
 copy             int64   number of the draw within its transform, from 0
 transform        string  original, one of `EIGHT`, or ``mixed`` (plan balanced)
 angle            float64 rotation, degrees, anticlockwise
@@ -18,26 +19,16 @@ whiten           bool    patch ZCA (see `marrowflow.images.whitening`), after th
 seed             int64   the row's own key, for whatever else is drawn at random for the sample
 ================ ======= ======================================================================
 
-The order of the geometry is flip, rotate, shear, zoom, shift, all about the image's centre; one affine
-matrix and one interpolation for all of them (`matrices`). What comes in from outside repeats the edge.
+Which samples there are (off, eight, balanced) is told in `marrowflow.splits.samples`. The order of the
+geometry is flip, rotate, shear, zoom, shift, all about the image's centre; one affine matrix and one
+interpolation for all of them (`matrices`). What comes in from outside repeats the edge.
 
 Every number is drawn from a hash of (seed, fold, case, transform, copy): a row does not depend on which
 other cases there are, nor on their order.
 
-Plans
------
-off
-    Each image once, as it is.
-eight
-    The eight transforms of aamds2022 beside the original: rotation, ZCA whitening, width shift, height
-    shift, shear, zoom in, horizontal and vertical flip. The paper makes three of each, 24 an image. But a
-    flip has one outcome, and so has whitening: made three times they are one picture three times over,
-    which weighs it and adds nothing. They are made once; with `copies` c an image gives 1 + 5c + 3 rows
-    (19 for c = 3). A transform whose range is set to 0 is left out for the same reason.
-balanced
-    The class targets of bt5153: of a class above its target that many images are kept, by keyed hash; of
-    a class below it every image stands once, and the rest are ``mixed`` copies (any rotation, shift, shear
-    and zoom within the ranges, each flip by the toss of a coin), spread as evenly as they go.
+Under ``as_published`` with ``augmented: true`` the table of folds names samples, not images, as divided by
+`marrowflow.splits.partition`. The plan then holds all of them, each in its partition, and a sample is the same
+picture in every fold, as pictures are that were made once, before they were divided.
 """
 
 from __future__ import annotations
@@ -56,25 +47,14 @@ from marrowflow.config import Augmentation, ClassName, Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
 from marrowflow.images.whitening import Whitening, apply_whitening
-from marrowflow.splits.keyed import keyed_order
+from marrowflow.splits.samples import DRAWN_ONCE, MIXED, SAMPLE, TRAIN, samples_of, targeted_names
 
 log = logging.getLogger(__name__)
 
-EIGHT = (
-    "rotate",
-    "whiten",
-    "width_shift",
-    "height_shift",
-    "shear",
-    "zoom",
-    "flip_h",
-    "flip_v",
-)
-ORIGINAL, MIXED = "original", "mixed"
-ONE_OUTCOME = ("whiten", "flip_h", "flip_v")
 COLUMNS = (
     "case_id",
     "label",
+    "partition",
     "copy",
     "transform",
     "angle",
@@ -99,12 +79,13 @@ class Options(Section):
 def draw_plan(
     folds: pd.DataFrame, fold: int, augmentation: Augmentation, classes: Sequence[str]
 ) -> pd.DataFrame:
-    """Draw the plan of one fold's training cases.
+    """Draw the plan of one fold.
 
     Parameters
     ----------
     folds
-        Table of `marrowflow.splits.partition`; only rows of this fold in partition ``train`` are read.
+        Table of `marrowflow.splits.partition`; of images, only this fold's partition ``train`` is augmented; of
+        samples, all of this fold's are drawn.
     fold
         Which fold.
     augmentation
@@ -120,20 +101,17 @@ def draw_plan(
     Raises
     ------
     UserError
-        No training case in this fold; a target for a class without training images.
+        No training case in this fold; a target for a class or type without training images.
     """
-    train = folds[(folds["fold"] == fold) & (folds["partition"] == "train")]
+    here = folds[folds["fold"] == fold]
+    train = here[here["partition"] == TRAIN]
     if train.empty:
         known = sorted(folds["fold"].unique().tolist())
         raise UserError(f"fold {fold} has no training case; the table has folds {known}")
-    if augmentation.plan == "balanced":
-        samples = _balanced_samples(train, augmentation, fold, classes)
-    else:
-        transforms = [(ORIGINAL, 1)]
-        if augmentation.plan == "eight":
-            transforms += _eight_draws(augmentation)
-        samples = _every_image(train, transforms)
-    return _with_parameters(samples.reset_index(drop=True), augmentation, fold)
+    if set(SAMPLE) <= set(folds):
+        return _with_parameters(here.reset_index(drop=True), augmentation, DRAWN_ONCE)
+    samples = samples_of(train, augmentation, fold, targeted_names(folds, augmentation, classes))
+    return _with_parameters(samples.assign(partition=TRAIN), augmentation, fold)
 
 
 def matrices(plan: pd.DataFrame, size: int) -> np.ndarray:
@@ -212,65 +190,6 @@ def main(argv: Sequence[str]) -> None:
         rows = plan[plan["label"] == label]
         log.info("%s: %d images, %d samples an epoch", label, rows["case_id"].nunique(), len(rows))
     write_table(args.out, plan)
-
-
-def _eight_draws(augmentation: Augmentation) -> list[tuple[str, int]]:
-    """Return each transform of the eight that changes the image, with its number of draws."""
-    ranges = {
-        "rotate": augmentation.rotation,
-        "width_shift": augmentation.shift,
-        "height_shift": augmentation.shift,
-        "shear": augmentation.shear,
-        "zoom": augmentation.zoom,
-    }
-    return [
-        (name, 1 if name in ONE_OUTCOME else augmentation.copies)
-        for name in EIGHT
-        if name in ONE_OUTCOME or ranges[name] > 0
-    ]
-
-
-def _every_image(train: pd.DataFrame, transforms: Sequence[tuple[str, int]]) -> pd.DataFrame:
-    """Return case_id, label, copy, transform: every image with every draw of every transform."""
-    names = [name for name, number in transforms for _ in range(number)]
-    copies = [copy for _, number in transforms for copy in range(number)]
-    return pd.DataFrame(
-        {
-            "case_id": np.repeat(train["case_id"].to_numpy(object), len(names)),
-            "label": np.repeat(train["label"].to_numpy(object), len(names)),
-            "copy": np.tile(np.asarray(copies, np.int64), len(train)),
-            "transform": np.tile(np.asarray(names, object), len(train)),
-        }
-    )
-
-
-def _balanced_samples(
-    train: pd.DataFrame, augmentation: Augmentation, fold: int, classes: Sequence[str]
-) -> pd.DataFrame:
-    """Return case_id, label, copy, transform: each class at its target."""
-    mixed: dict[str, int] = {}
-    for label in classes:
-        cases = train.loc[train["label"] == label, "case_id"].tolist()
-        target = augmentation.targets.get(label, len(cases))
-        if target and not cases:
-            raise UserError(
-                f"augmentation.targets.{label}: {target} images wanted, but fold {fold} trains on none of this class"
-            )
-        ordered = keyed_order(cases, augmentation.seed, fold, "balanced")
-        if cases:
-            even, more = divmod(max(target - len(cases), 0), len(cases))
-            mixed |= {case: even + (i < more) for i, case in enumerate(ordered[:target])}
-    kept = train[train["case_id"].isin(mixed)]
-    rows = [1 + mixed[case] for case in kept["case_id"]]
-    position = np.concatenate([np.arange(number) for number in rows])
-    return pd.DataFrame(
-        {
-            "case_id": np.repeat(kept["case_id"].to_numpy(object), rows),
-            "label": np.repeat(kept["label"].to_numpy(object), rows),
-            "copy": np.maximum(position - 1, 0),
-            "transform": np.where(position == 0, ORIGINAL, MIXED),
-        }
-    )
 
 
 def _with_parameters(samples: pd.DataFrame, augmentation: Augmentation, fold: int) -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Correct the colour of one image, and bring it to the side at which it is packed.
 
 `correct` is what the step uses; `perfect_reflection`, `adaptive_median`, `reinhard` and `macenko` are
-its methods. All take and return uint8 RGB, never raise on odd pixels and never let a NaN through: an
+its methods, and `marrowflow.images.crop` goes before them. All take and return uint8 RGB, never raise on odd pixels and never let a NaN through: an
 image that a method cannot handle comes back as it was, with the reason as its *flag*.
 
 The first two are exact: bit for bit what the plain definitions give (tests/unit/images/test_colour.py
@@ -24,6 +24,7 @@ import numpy as np
 from marrowflow.cohorts.decode import Unreadable, decode
 from marrowflow.config import ColourRecipe
 from marrowflow.errors import UserError
+from marrowflow.images.crop import contour_crop
 
 Fit = Literal["stretch", "pad", "crop"]
 
@@ -41,34 +42,45 @@ _COUNTED_ABOVE = 0.012
 
 
 def correct(image: np.ndarray, recipe: ColourRecipe, size: int, fit: Fit) -> tuple[np.ndarray, str]:
-    """Correct the colour of an image by a recipe and make it square.
+    """Crop an image and correct its colour as a recipe says, and make it square.
 
-    Colour comes first and the resizing last, except for ``order: fast`` of reflection_median, which is
-    median, resizing, reflection.
+    Cropping comes first, then the colour, which so sees the cell and not the glass about it, and the
+    resizing last; except for ``order: fast`` of reflection_median, which is median, resizing, reflection.
 
     Parameters
     ----------
     image
         uint8 [height, width, 3], RGB.
     recipe
-        Method and its parameters. A target file is read once a process.
+        Crop, method and its parameters. A target file is read once a process.
     size
         Side of the result in pixels.
     fit
         How an oblong image becomes square: ``stretch``, ``pad`` (edge pixels repeated) or ``crop`` (centre).
+        What was cropped by its contour is square already.
 
     Returns
     -------
     image
         uint8 [size, size, 3], RGB.
     flag
-        Why the colour was left as it came, or "". The median of reflection_median is applied either way.
+        Why the image was left whole or in the colours it came in, or ""; both are joined by "; ". The
+        median of reflection_median is applied either way.
 
     Raises
     ------
     UserError
         The recipe's target cannot be read or shows no stain.
     """
+    if recipe.crop == "none":
+        return _coloured(image, recipe, size, fit)
+    cell, left_whole = contour_crop(image, recipe.min_contour)
+    corrected, left_coloured = _coloured(cell, recipe, size, fit)
+    return corrected, "; ".join(filter(None, (left_whole, left_coloured)))
+
+
+def _coloured(image: np.ndarray, recipe: ColourRecipe, size: int, fit: Fit) -> tuple[np.ndarray, str]:
+    """Correct the colour by the recipe's method and make the image square."""
     if recipe.method == "reflection_median" and recipe.order == "fast":
         median = adaptive_median(image, recipe.max_window)
         corrected, flag = perfect_reflection(_scaled(median, size, fit), recipe.fraction)

@@ -1,6 +1,7 @@
 """Show what a plan does: a sheet of one parent image a class with each of its transforms.
 
-Drawn for every plan, so that a rotation that leaves the cell outside, or a whitening that leaves nothing
+Of plan ``eight`` this is what aamds2022 shows in its figure 2, for an image of each class: the original,
+rotated, ZCA-whitened, shifted in width and in height, sheared, zoomed into and flipped both ways. Drawn for every plan, so that a rotation that leaves the cell outside, or a whitening that leaves nothing
 to see, is noticed before a network is trained on it.
 """
 
@@ -15,13 +16,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
 from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import Augmentation, ClassName, Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import written_whole
-from marrowflow.images.augment import MIXED, ORIGINAL, apply
+from marrowflow.images.augment import apply
 from marrowflow.images.materialise import Parents, fit_whitening
+from marrowflow.splits.samples import MIXED, ORIGINAL, TRAIN
 
 TILE = 1.6
 """Side of a picture on the sheet, inches."""
@@ -31,8 +35,9 @@ MOST_COLUMNS = 9
 # Everything is laid out in inches from the upper left corner, so that text keeps its room whatever the
 # number of rows and columns; a letter of the title is about _LETTER wide.
 _DOTS = 120
-_LEFT, _TOP, _BOTTOM, _GAP, _CAPTION = 1.5, 0.8, 0.05, 0.08, 0.5
+_EDGE, _TOP, _GAP, _CAPTION = 0.1, 0.6, 0.08, 0.56
 _LETTER = 0.075
+_LABEL = FontProperties(size=10, weight="bold")
 
 TITLES = {
     ORIGINAL: "original",
@@ -58,18 +63,21 @@ class Options(Section):
 def choose_samples(plan: pd.DataFrame, classes: Sequence[str]) -> list[pd.DataFrame]:
     """Return the rows of the plan to show: one DataFrame a class that has any, its parent's samples in order.
 
-    The parent is the first that has the most kinds of transform. Of a transform with several draws the
-    first is shown; of ``mixed`` as many as there is room for.
+    The parent is the first that has the most samples. Of a transform with several draws the strongest is shown,
+    as a shift by a hundredth shows nothing; of ``mixed`` as many as there is room for.
     """
     chosen = []
     for label in classes:
-        rows = plan[plan["label"] == label]
+        rows = plan[plan["label"] == label].reset_index(drop=True)
         if rows.empty:
             continue
         samples = rows.groupby("case_id", sort=False).size()
         parent = rows[rows["case_id"] == samples.idxmax()]
-        first = parent[~parent.duplicated("transform") | (parent["transform"] == MIXED)]
-        chosen.append(first.head(MOST_COLUMNS))
+        # Each of the eight transforms changes one of these only.
+        strength = parent[["angle", "shift_x", "shift_y", "shear"]].abs().sum(axis=1) + parent["zoom"]
+        strongest = strength.groupby(parent["transform"]).idxmax()
+        shown = parent[parent.index.isin(strongest) | (parent["transform"] == MIXED)]
+        chosen.append(shown.head(MOST_COLUMNS))
     if not chosen:
         raise UserError(f"the plan has no sample of any of the classes {list(classes)}")
     return chosen
@@ -87,23 +95,23 @@ def draw_sheet(pictures: Sequence[np.ndarray], rows: Sequence[pd.DataFrame], tit
     title
         Printed above.
     """
-    columns = max(len(row) for row in rows)
-    width = max(_LEFT + columns * (TILE + _GAP), 5.0)
-    height = _TOP + len(rows) * (TILE + _CAPTION) + _BOTTOM
+    labels = [textwrap.wrap(str(row["label"].iloc[0]), 16, max_lines=6, placeholder="…") for row in rows]
+    start = 2 * _EDGE + max(_inches(line) for label in labels for line in label)
+    width = max(start + max(len(row) for row in rows) * (TILE + _GAP) + _EDGE, 5.0)
+    height = _TOP + len(rows) * (TILE + _CAPTION)
     figure = Figure(figsize=(width, height), dpi=_DOTS, facecolor="white")
     FigureCanvasAgg(figure)
 
     def write(x: float, y: float, text: str, **style: Any) -> None:
         figure.text(x / width, 1 - y / height, text, **style)
 
-    lines = textwrap.wrap(title, int((width - 0.2) / _LETTER), max_lines=2, placeholder="…")
-    write(0.1, 0.1, "\n".join(lines), va="top", fontsize=10)
-    for r, (images, row) in enumerate(zip(pictures, rows, strict=True)):
+    lines = textwrap.wrap(title, int((width - 2 * _EDGE) / _LETTER), max_lines=2, placeholder="…")
+    write(_EDGE, _EDGE / 2, "\n".join(lines), va="top", fontsize=10)
+    for r, (images, row, label) in enumerate(zip(pictures, rows, labels, strict=True)):
         top = _TOP + r * (TILE + _CAPTION)
-        label = textwrap.wrap(str(row["label"].iloc[0]), 16, max_lines=6, placeholder="…")
-        write(0.1, top + TILE / 2, "\n".join(label), va="center", fontsize=10, weight="bold")
+        write(_EDGE, top + TILE / 2, "\n".join(label), va="center", fontproperties=_LABEL)
         for c, (image, sample) in enumerate(zip(images, row.to_dict("records"), strict=True)):
-            left = _LEFT + c * (TILE + _GAP)
+            left = start + c * (TILE + _GAP)
             axes = figure.add_axes(
                 (left / width, 1 - (top + TILE) / height, TILE / width, TILE / height), frameon=False
             )
@@ -117,20 +125,22 @@ def draw_sheet(pictures: Sequence[np.ndarray], rows: Sequence[pd.DataFrame], tit
 
 
 def describe(sample: Mapping[Any, Any]) -> str:
-    """Put a row's parameters that differ from those of the original into words; empty for the original."""
+    """Put a row's parameters into words, as far as its title does not name them; empty for the original."""
     words = []
     if sample["angle"]:
         words.append(f"{sample['angle']:+z.0f}°")
-    if sample["shift_x"] or sample["shift_y"]:
-        words.append(f"shift {sample['shift_x']:+z.2f}, {sample['shift_y']:+z.2f}")
+    for name, forth, back in (("shift_x", "right", "left"), ("shift_y", "down", "up")):
+        if sample[name]:
+            words.append(f"{100 * abs(sample[name]):.0f} % {forth if sample[name] > 0 else back}")
     if sample["shear"]:
         words.append(f"shear {sample['shear']:+z.0f}°")
     if sample["zoom"] != 1:
         words.append(f"×{sample['zoom']:.2f}")
     flips = [name for key, name in (("flip_h", "horizontal"), ("flip_v", "vertical")) if sample[key]]
-    if flips:
+    if flips and sample["transform"] == MIXED:
         words.append(f"flip {' and '.join(flips)}")
-    return "; ".join(words)
+    # A line may break between them only.
+    return "; ".join(word.replace(" ", "\N{NO-BREAK SPACE}") for word in words)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -148,9 +158,17 @@ def main(argv: Sequence[str]) -> None:
     whitening = fit_whitening(plan, parents, options.augmentation)
     rows = choose_samples(plan, options.classes)
     pictures = [apply(parents.gather(row["case_id"].tolist()), row, whitening) for row in rows]
+    train = plan[plan["partition"] == TRAIN]
     title = (
-        f"Augmentation plan “{options.augmentation.plan}”: {plan['case_id'].nunique()} training images, "
-        f"{len(plan)} samples an epoch"
+        f"Augmentation plan “{options.augmentation.plan}”: {train['case_id'].nunique()} training images, "
+        f"{len(train)} samples an epoch"
     )
+    if plan.duplicated(["case_id", "transform"]).any() and not plan["transform"].eq(MIXED).any():
+        title += "; of several draws of a transform the strongest"
     with written_whole(args.out) as beside:
         draw_sheet(pictures, rows, title).savefig(beside)
+
+
+def _inches(line: str) -> float:
+    """Return the width of a line of a class's name."""
+    return float(TextPath((0, 0), line, prop=_LABEL).get_extents().x1) / 72

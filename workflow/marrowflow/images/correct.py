@@ -1,8 +1,8 @@
 """Correct the colour of a cohort's images and pack them (a step).
 
-Reads the included rows of an inventory, decodes each file, corrects its colour, makes it square and
-writes a store (see `marrowflow.images.store`). Only pixels travel: no file name but the case's, no
-EXIF. The store's bytes do not depend on the number of threads.
+Reads the included rows of an inventory, decodes each file, crops it where the recipe says so, corrects
+its colour, makes it square and writes a store (see `marrowflow.images.store`). Only pixels travel: no
+file name but the case's, no EXIF. The store's bytes do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def correct_cohort(
                 flags[flag] = flags.get(flag, 0) + 1
     log.info("%d images packed at %d pixels: %s", len(cases), options.images.size, out)
     for flag, count in sorted(flags.items()):
-        log.warning("%d of %d images left in the colours they came in: %s", count, len(cases), flag)
+        log.warning("%d of %d images left as they came: %s", count, len(cases), flag)
 
 
 def _read(path: Path, sha256: str) -> np.ndarray:

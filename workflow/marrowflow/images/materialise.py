@@ -20,6 +20,7 @@ from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.images.augment import apply
 from marrowflow.images.store import Store, open_store
 from marrowflow.images.whitening import Whitening, fit_patch_zca, fitting_cases
+from marrowflow.splits.samples import TRAIN
 
 # Rows of a plan that are warped at a time: 256 of 224×224×3 are 38 MB.
 _BATCH = 256
@@ -61,10 +62,10 @@ class Parents:
 
 
 def fit_whitening(plan: pd.DataFrame, parents: Parents, augmentation: Augmentation) -> Whitening | None:
-    """Fit the whitening on the plan's own parents, which are training images; None where nothing is whitened."""
+    """Fit the whitening on the parents of the plan's training samples; None where nothing is whitened."""
     if not plan["whiten"].any():
         return None
-    cases = fitting_cases(plan["case_id"], augmentation.seed)
+    cases = fitting_cases(plan.loc[plan["partition"] == TRAIN, "case_id"], augmentation.seed)
     return fit_patch_zca(parents.gather(cases), augmentation.zca_epsilon, seed=augmentation.seed)
 
 

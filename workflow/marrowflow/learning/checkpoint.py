@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 
+from marrowflow.errors import UserError
 from marrowflow.files import written_whole
 
 log = logging.getLogger(__name__)
@@ -44,17 +46,45 @@ class Checkpoint:
         self._own = self._folder / key
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Keep a mapping of tensors, numbers and lists under a name; an older one is replaced whole."""
-        with written_whole(self._own / f"{name}.pt") as beside:
-            torch.save(dict(state), beside)
+        """Keep a mapping of tensors, numbers and lists under a name; an older one is replaced whole.
+
+        Raises
+        ------
+        UserError
+            The file cannot be written.
+        """
+        path = self._own / f"{name}.pt"
+        try:
+            with written_whole(path) as beside:
+                torch.save(dict(state), beside)
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # torch's own writer raises RuntimeError when the disk is full
+            raise UserError(
+                f"{path}: the state for resuming cannot be written ({_first_line(error)}); make room on its disk, "
+                "then start the run again: it goes on from the state before"
+            ) from error
 
     def load(self, name: str, device: torch.device) -> dict[str, Any] | None:
-        """Return what was kept under a name, or None."""
+        """Return what was kept under a name; None where nothing was, or nothing that can be read whole.
+
+        To begin anew costs time and changes no result, so a damaged file is a warning and no error.
+        """
         path = self._own / f"{name}.pt"
         if not path.is_file():
             return None
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            log.warning(
+                "%s is damaged (%s): the training begins anew instead of going on from it",
+                path,
+                _first_line(error),
+            )
+            return None
         log.info("going on from the state of an interrupted run: %s", path)
-        return torch.load(path, map_location=device, weights_only=True)
+        return state
 
     def discard(self) -> None:
         """Delete this job's state, and any that an earlier version of the job left behind."""
@@ -63,3 +93,7 @@ class Checkpoint:
                 shutil.rmtree(child)
         if self._folder.is_dir() and not any(self._folder.iterdir()):
             self._folder.rmdir()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,17 +1,38 @@
-"""The device that a job computes on, and the settings that make it repeat itself bit by bit."""
+"""The device that a job computes on, and the settings that make it repeat itself bit by bit.
+
+Jobs that run at once on a machine with several GPUs take one each. A GPU is taken by a lock on a file of its
+own in the machine's temporary folder; the system takes the lock back when the process ends, however it ends.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import logging
 import os
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import torch
 
 from marrowflow.config import Training
 
+log = logging.getLogger(__name__)
+
+TAKEN_GPU = "MARROWFLOW_GPU"
+"""Environment variable with the name of the GPU that this process took: processes that it starts share the GPU
+instead of waiting for it for ever."""
+
+_LOOK_EVERY = 2.0  # seconds
+
 
 def choose_device(threads: int) -> torch.device:
-    """Return the first GPU, or else the CPU, with deterministic kernels and full float32.
+    """Return a GPU that no other job has, or else the CPU, with deterministic kernels and full float32.
+
+    Waits while other jobs have all GPUs. The GPU is this process's until it ends.
 
     Parameters
     ----------
@@ -20,7 +41,7 @@ def choose_device(threads: int) -> torch.device:
     """
     # cuBLAS reads this when the first GPU context is made; without it its sums differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = _own_device()
     torch.set_num_threads(threads)
     # On a GPU a few layers have no deterministic kernel at all; there a warning in the log has to do.
     torch.use_deterministic_algorithms(True, warn_only=device.type == "cuda")
@@ -28,6 +49,36 @@ def choose_device(threads: int) -> torch.device:
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     return device
+
+
+def claim(names: Sequence[str], folder: Path) -> str:
+    """Take one of several things that only one process may have at a time, for the life of this process.
+
+    Waits while others have all of them.
+
+    Parameters
+    ----------
+    names
+        What there is, the preferred ones first.
+    folder
+        Where the locks lie, files ``marrowflow-<name>.lock``: on a disk of this machine, open to all of its users.
+
+    Returns
+    -------
+    str
+        The one that was taken.
+    """
+    waited = False
+    while True:
+        for name in names:
+            if _locked(folder / f"marrowflow-{name}.lock"):
+                return name
+        if not waited:
+            log.info(
+                "other jobs have %s (locks in %s): waiting for one to be free", " and ".join(names), folder
+            )
+            waited = True
+        time.sleep(_LOOK_EVERY)
 
 
 def trains_in_bfloat16(training: Training, device: torch.device) -> bool:
@@ -39,3 +90,54 @@ def keyed_seed(*key: int) -> int:
     """Return a seed of 63 bits for a key such as (seed, fold, epoch); different keys have unrelated seeds."""
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+@cache
+def _own_device() -> torch.device:
+    """Return this process's device; found once, because its lock is held for good."""
+    if not torch.cuda.is_available():
+        log.info("no GPU was found: computing on the CPU")
+        return torch.device("cpu")
+    # By their UUIDs: a batch system's CUDA_VISIBLE_DEVICES gives the same number to different GPUs.
+    names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+    name = os.environ.get(TAKEN_GPU)
+    if name not in names:
+        name = claim(names, Path(tempfile.gettempdir()))
+        os.environ[TAKEN_GPU] = name
+    device = torch.device("cuda", names.index(name))
+    torch.cuda.set_device(device)
+    log.info("computing on GPU %s (%s)", name, torch.cuda.get_device_name(device))
+    return device
+
+
+def _locked(path: Path) -> bool:
+    """Lock a file for the life of this process, unless another one has it."""
+    try:
+        handle = _opened(path)
+    except PermissionError:  # another user's, made this moment
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    return True  # the handle stays open; programs that this one starts do not inherit it
+
+
+def _opened(path: Path) -> int:
+    """Open a lock's file, and make it if need be.
+
+    In a folder that all may write to, Linux refuses to open another user's file with leave to create it
+    (fs.protected_regular), so the two are tried apart.
+    """
+    while True:
+        try:
+            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            pass
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            continue
+        os.fchmod(handle, 0o644)  # whatever the user's mask is: the others must be able to read it
+        return handle

@@ -9,6 +9,10 @@ fitted on the other folds. The temperature that is locked, for use on other hosp
 Cut-offs are fitted on the same calibrated probabilities that the table of development predictions shows.
 The lock says on what each was fitted, or null where it was not; and which networks answer for whom: a
 development case is answered by networks that did not see it, an external one by all of them.
+
+An endpoint with a head of its own (column ``endpoint_<name>``) has a temperature of its own, and its cut-off is one of that
+column; the cut-off of any other is one of the sum of its positive classes' probabilities. ``calibration`` in the lock names
+the heads, and the kind of class probabilities: softmax, or one_vs_rest, whose temperature acts on the logit.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from marrowflow.choices.temperature import apply_temperature, fit_temperature
+from marrowflow.choices.calibration import Scale, fit_scale, heads_of, kind_of, rescaled
 from marrowflow.choices.threshold import digest_of, fit_threshold
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import (
@@ -36,7 +40,7 @@ from marrowflow.config import (
 )
 from marrowflow.errors import UserError
 from marrowflow.files import write_json
-from marrowflow.predictions import ENSEMBLE, PROBABILITY, write_predictions
+from marrowflow.predictions import ENDPOINT, ENSEMBLE, PROBABILITY, nearest, write_predictions
 
 log = logging.getLogger(__name__)
 
@@ -83,25 +87,28 @@ def lock_choices(
     UserError
         No rows to fit on, or an endpoint without positives or without negatives.
     """
-    columns = [PROBABILITY + name for name in options.classes]
+    heads = _heads(raw, options)
+    columns = [*(PROBABILITY + name for name in options.classes), *(ENDPOINT + name for name in heads)]
     test_rows = raw[raw["partition"] == "test"]
+    repeated = (test_rows.groupby("case_id")["fold"].nunique() > 1).any()
     tested = _one_row_a_case(test_rows, columns)
     fitting = (
         tested
         if options.scheme == "kfold"
         else _one_row_a_case(raw[raw["partition"] == "validation"], columns)
     )
-    temperature = _temperature(fitting, options, columns)
-    by_fold: dict[int, float] = {}
-    if options.scheme == "kfold" and temperature is not None:
-        by_fold = _other_folds_temperatures(tested, options, columns)
-        tested = fitting = _cross_calibrated(tested, by_fold, columns)
+    scale = _scale(fitting, raw, heads, options)
+    by_fold: dict[int, Scale] = {}
+    if options.scheme == "kfold" and scale.classes is not None:
+        by_fold = {
+            fold: _scale(tested[tested["fold"] != fold], raw, heads, options)
+            for fold in sorted(tested["fold"].unique().tolist())
+        }
+        tested = fitting = _cross_rescaled(tested, by_fold, options.classes)
     else:
-        tested, fitting = (_calibrated(t, columns, temperature) for t in (tested, fitting))
-    unlabelled = _calibrated(raw[raw["fold"] == ENSEMBLE], columns, temperature)
+        tested, fitting = (rescaled(table, scale, options.classes) for table in (tested, fitting))
+    unlabelled = rescaled(raw[raw["fold"] == ENSEMBLE], scale, options.classes)
     predictions = pd.concat([tested, unlabelled], ignore_index=True).assign(index_test=index_test)
-    best = predictions[columns].to_numpy(np.float64).argmax(axis=1)
-    predictions["predicted"] = np.asarray(options.classes, dtype=object)[best]
     endpoints = {
         name: _cutoffs(name, endpoint, fitting, options) for name, endpoint in options.endpoints.items()
     }
@@ -112,81 +119,126 @@ def lock_choices(
         "index_test": index_test,
         "protocol": protocol,
         "classes": options.classes,
-        "calibration": {
-            "method": options.calibration.method,
-            "temperature": temperature,
-            "by_fold": {str(fold): fitted for fold, fitted in by_fold.items()},
-            "fitted_on": None if temperature is None else _fitted_on(options.scheme),
-            "n_cases": 0 if temperature is None else len(fitting),
-        },
+        "calibration": _calibration(scale, by_fold, len(fitting), options),
         "endpoints": endpoints,
         "rule": options.threshold.model_dump(mode="json"),
         "fitted_on": _fitted_on(options.scheme) if chosen else None,
-        "development_answers": MEAN_OUT_OF_FOLD if test_rows["case_id"].duplicated().any() else OUT_OF_FOLD,
+        "development_answers": MEAN_OUT_OF_FOLD if repeated else OUT_OF_FOLD,
         "external_answers": "mean of the networks of all folds",
     }
     return {**lock, "digest": digest_of(lock)}, predictions
 
 
-def calibrated(probabilities: np.ndarray, temperature: float | None) -> np.ndarray:
-    """Return the probabilities at a temperature; None, where none was fitted, leaves them."""
-    return probabilities if temperature is None else apply_temperature(probabilities, temperature)
+def finished(raw: pd.DataFrame, lock: dict[str, Any], classes: Sequence[str]) -> pd.DataFrame:
+    """Apply a lock to raw predictions of other hospitals; nothing is fitted.
+
+    Parameters
+    ----------
+    raw
+        Prediction table with uncalibrated ``p_<class>``, and ``endpoint_<name>`` of the endpoints with heads.
+    lock
+        Of `read_lock`.
+    classes
+        The study's classes in order.
+
+    Returns
+    -------
+    DataFrame
+        The table with probabilities at the locked temperatures, and ``predicted``.
+
+    Raises
+    ------
+    UserError
+        The lock is of another index test, of other classes, of other heads, or of another kind of probabilities.
+    """
+    found: dict[str, Any] = {
+        "classes": list(classes),
+        "index_test": ", ".join(sorted(set(raw["index_test"]))),
+        "heads": sorted(heads_of(raw)),
+    }
+    locked = {**lock, "heads": sorted(lock["calibration"]["heads"])}
+    for name, ours in found.items():
+        if locked[name] != ours:
+            raise UserError(
+                f"--lock was fixed for {name} {locked[name]!r}, not {ours!r}; give this index test's own"
+            )
+    calibration = lock["calibration"]
+    # Not the reverse: one-vs-rest probabilities that all are near 0 or 1 may sum to 1.
+    if calibration["kind"] == "softmax" and kind_of(raw, classes) == "one_vs_rest":
+        raise UserError(
+            "--lock was fixed for class probabilities that sum to 1, and these do not (one-vs-rest networks); give this "
+            "index test's own"
+        )
+    heads = {name: head["temperature"] for name, head in calibration["heads"].items()}
+    return rescaled(raw, Scale(calibration["kind"], calibration["temperature"], heads), classes)
+
+
+def _heads(raw: pd.DataFrame, options: Options) -> dict[str, list[str]]:
+    """Return the positive classes of the endpoints with a column of their own."""
+    heads = heads_of(raw)
+    unknown = [name for name in heads if name not in options.endpoints]
+    if unknown:
+        raise UserError(
+            f"column {ENDPOINT + unknown[0]!r} belongs to no endpoint of the configuration"
+            f"{nearest(unknown[0], options.endpoints)}; predict again with the present configuration"
+        )
+    return {name: options.endpoints[name].positive for name in heads}
 
 
 def _one_row_a_case(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Return the mean of each case's rows, in the order of their first; fold -1 where there were several."""
+    """Return the mean of each case's rows, in the order of their first; fold -1 where they are of several."""
     grouped = rows.groupby("case_id", sort=False)
     merged = grouped.first()
     merged[columns] = grouped[columns].mean()
-    merged["fold"] = merged["fold"].where(grouped.size() == 1, ENSEMBLE).astype(np.int64)
+    merged["fold"] = merged["fold"].where(grouped["fold"].nunique() == 1, ENSEMBLE).astype(np.int64)
     return merged.reset_index()[rows.columns]
 
 
-def _temperature(fitting: pd.DataFrame, options: Options, columns: list[str]) -> float | None:
+def _scale(fitting: pd.DataFrame, raw: pd.DataFrame, heads: dict[str, list[str]], options: Options) -> Scale:
+    """Fit the temperatures on some rows; ``raw`` holds all, and tells of what kind the probabilities are."""
+    kind = kind_of(raw, options.classes)
     if options.calibration.method == "none":
-        return None
+        return Scale(kind, None, dict.fromkeys(heads))
     if fitting.empty:
         raise UserError(
             f"there is no {_fitted_on(options.scheme)} row to fit the temperature on; set splits.validation above 0, "
             "or calibration: {method: none}"
         )
-    truth = fitting["truth"].map({name: i for i, name in enumerate(options.classes)})
-    return fit_temperature(fitting[columns].to_numpy(np.float64), truth.to_numpy(np.int64))
+    return fit_scale(fitting, options.classes, heads, kind)
 
 
-def _calibrated(table: pd.DataFrame, columns: list[str], temperature: float | None) -> pd.DataFrame:
-    if table.empty:
-        return table
-    table = table.copy()
-    table[columns] = calibrated(table[columns].to_numpy(np.float64), temperature)
-    return table
-
-
-def _other_folds_temperatures(tested: pd.DataFrame, options: Options, columns: list[str]) -> dict[int, float]:
-    """Fit each fold's temperature on the other folds, so that no row helps to choose its own."""
-    found = {}
-    for fold in sorted(tested["fold"].unique().tolist()):
-        temperature = _temperature(tested[tested["fold"] != fold], options, columns)
-        assert temperature is not None  # the caller asks only where one is fitted
-        found[fold] = temperature
-    return found
-
-
-def _cross_calibrated(
-    tested: pd.DataFrame, temperatures: dict[int, float], columns: list[str]
-) -> pd.DataFrame:
-    parts = [
-        _calibrated(tested[tested["fold"] == fold], columns, fitted) for fold, fitted in temperatures.items()
-    ]
+def _cross_rescaled(tested: pd.DataFrame, by_fold: dict[int, Scale], classes: Sequence[str]) -> pd.DataFrame:
+    """Rescale each fold by what was fitted on the others, so that no row helps to choose its own temperature."""
+    parts = [rescaled(tested[tested["fold"] == fold], scale, classes) for fold, scale in by_fold.items()]
     return pd.concat(parts).sort_index()
 
 
+def _calibration(scale: Scale, by_fold: dict[int, Scale], n_cases: int, options: Options) -> dict[str, Any]:
+    """Return what the lock says of the temperatures."""
+    fitted = scale.classes is not None
+    return {
+        "method": options.calibration.method,
+        "kind": scale.kind,
+        "temperature": scale.classes,
+        "by_fold": {str(fold): other.classes for fold, other in by_fold.items()},
+        "heads": {
+            name: {
+                "temperature": temperature,
+                "by_fold": {str(fold): other.heads[name] for fold, other in by_fold.items()},
+            }
+            for name, temperature in scale.heads.items()
+        },
+        "fitted_on": _fitted_on(options.scheme) if fitted else None,
+        "n_cases": n_cases if fitted else 0,
+    }
+
+
 def _cutoffs(name: str, endpoint: Endpoint, fitting: pd.DataFrame, options: Options) -> dict[str, Any]:
-    columns = [PROBABILITY + positive for positive in endpoint.positive]
+    summed = [PROBABILITY + positive for positive in endpoint.positive]
     cases = pd.DataFrame(
         {
             "patient_id": fitting["patient_id"],
-            "score": fitting[columns].sum(axis=1),
+            "score": fitting[ENDPOINT + name] if ENDPOINT + name in fitting else fitting[summed].sum(axis=1),
             "positive": fitting["truth"].isin(endpoint.positive),
         }
     )

@@ -2,33 +2,37 @@
 
 Everything random in an epoch (order, dropout) is keyed by (seed, fold, epoch) and not drawn from a
 generator that runs on from epoch to epoch. A run that resumes at any epoch therefore repeats the
-unbroken one, and no generator's state needs to be kept.
+unbroken one, and no generator's state needs to be kept. An epoch that runs out of memory begins anew
+from the state that it started from, with fewer images at once.
 """
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
 from marrowflow.config import Training
 from marrowflow.errors import UserError
-from marrowflow.learning.batches import in_order, shuffled
+from marrowflow.learning.batches import balanced, in_order, shuffled
 from marrowflow.learning.checkpoint import Checkpoint
 from marrowflow.learning.device import keyed_seed
+from marrowflow.learning.epoch import LossIsNoNumber, train_epoch, validate
+from marrowflow.learning.faults import compiling, halved, loss_is_no_number, release, unless_too_large
+from marrowflow.learning.outcomes import Outcomes
 
 log = logging.getLogger(__name__)
 
 HISTORY = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "rate")
-_STATE = "training"
 
 
 class Samples(Protocol):
@@ -41,6 +45,9 @@ class Samples(Protocol):
     def __len__(self) -> int:
         """Return the number of samples."""
 
+    def case_ids(self, chosen: np.ndarray) -> list[str]:
+        """Return the images' ids by their sample numbers."""
+
     def batches(
         self, chunks: Sequence[np.ndarray], title: str = ""
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -49,7 +56,7 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class Fit:
-    """The outcome of a training.
+    """The outcome of a training. What it cost differs from run to run, and is left out when two are compared.
 
     Attributes
     ----------
@@ -58,32 +65,50 @@ class Fit:
     best_epoch
         Epoch, counted from 1, whose weights the network has now: the lowest validation loss, or the
         last epoch without validation samples.
+    micro_batch
+        Images computed at once since the device ran out of memory; None where it never did.
+    device_seconds
+        Time in epochs, validation included, summed over all runs that resumed one another. What was lost of an
+        epoch by an interruption is not in it.
+    images
+        Training images seen in whole epochs; repeats count.
+    resumed
+        How many times the training went on from a kept state.
+    peak_memory_mb
+        Most memory in use on the GPU, MiB, over all runs; None on a CPU.
     """
 
     history: list[dict[str, Any]]
     best_epoch: int
+    micro_batch: int | None = None
+    device_seconds: float = field(default=0.0, compare=False)
+    images: int = field(default=0, compare=False)
+    resumed: int = field(default=0, compare=False)
+    peak_memory_mb: float | None = field(default=None, compare=False)
 
 
 def fit(
     module: nn.Module,
     train: Samples,
     validation: Samples | None,
-    classes: int,
+    outcomes: Outcomes,
     training: Training,
     fold: int,
     checkpoint: Checkpoint,
     bfloat16: bool = False,
+    *,
+    name: str = "training",
 ) -> Fit:
     """Train a network's parameters and leave those of the best epoch in it.
 
     Parameters
     ----------
     module
-        On the samples' device; all of its parameters are trained.
+        On the samples' device, with as many outputs as ``outcomes`` has; all of its parameters are trained.
     train, validation
         Samples; None where the split has no validation part: then all epochs run and the last counts.
-    classes
-        Number of outputs.
+    outcomes
+        What the outputs mean. In one-vs-rest each network is fitted by itself, with its own of `Outcomes.networks`.
     training
         The configuration's section.
     fold
@@ -92,137 +117,215 @@ def fit(
         Where the state is kept after each epoch, and taken from at the start.
     bfloat16
         Compute the network in bfloat16; parameters and loss stay float32.
+    name
+        The state's name in the checkpoint; networks that one job trains need one each.
 
     Raises
     ------
     UserError
-        Fewer than two training samples, or a loss that is no longer a number.
+        Fewer than two training samples; a loss that is no longer a number; a device whose memory does not hold one image;
+        a network that cannot be compiled; a state that cannot be written.
     """
     if len(train) < 2:
         raise UserError(f"fold {fold} has {len(train)} training images; a network needs at least 2")
-    device = train.targets.device
-    weights = class_weights(train.targets, classes, training.class_weights)
-    optimiser = _optimiser(module, training)
-    history: list[dict[str, Any]] = []
-    best: dict[str, torch.Tensor] = {}
-    best_epoch = 0
-    state = checkpoint.load(_STATE, device)
-    if state is not None:
-        module.load_state_dict(state["module"])
-        optimiser.load_state_dict(state["optimiser"])
-        history, best, best_epoch = state["history"], state["best"], state["best_epoch"]
-
-    while not _finished(history, best_epoch, training, validation is not None):
-        epoch = len(history) + 1
-        rate = _rate(training, epoch)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        torch.manual_seed(keyed_seed(training.seed, fold, epoch))
-        chunks = shuffled(len(train), training.batch_size, (training.seed, fold, epoch))
-        title = f"fold {fold} epoch {epoch}/{training.epochs}"
-        precision = _precision(device, bfloat16)
-        loss, accuracy = _train_epoch(
-            module, train.batches(chunks, title), optimiser, weights, training, precision
-        )
-        row: dict[str, Any] = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy, "rate": rate}
-        row |= _validated(module, validation, weights, training, precision)
-        history.append({name: row[name] for name in HISTORY})
-        _refuse_nonsense(row, fold)
-        log.info("%s", _line(row, fold, training.epochs))
-        if validation is None or _improved(history, best_epoch):
-            best_epoch = epoch
-            best = {name: t.detach().clone() for name, t in module.state_dict().items()}
-        checkpoint.save(
-            _STATE,
-            {
-                "module": module.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "history": history,
-                "best": best,
-                "best_epoch": best_epoch,
-            },
-        )
-    module.load_state_dict(best)
-    return Fit(history, best_epoch)
+    run = _Run(module, train, validation, outcomes, training, fold, bfloat16)
+    kept = checkpoint.load(name, torch.device("cpu"))
+    if kept is not None:
+        run.go_on_from(kept)
+    while not run.finished():
+        run.epoch()
+        checkpoint.save(name, run.state)
+    return run.finish()
 
 
-def class_weights(targets: torch.Tensor, classes: int, rule: str) -> torch.Tensor:
-    """Return float32 [classes]: 1, or for ``balanced`` n / (classes present × n of the class).
+class _Run:
+    """A training under way.
 
-    A class without training samples weighs 1: it has a loss in validation only, and weight 0 would hide it.
+    Attributes
+    ----------
+    state
+        All that the next epoch depends on, in the computer's own memory: the network, the optimiser, what has
+        happened so far. A new one after each epoch; none is changed.
     """
-    counts = torch.bincount(targets, minlength=classes).float()
-    if rule == "none":
-        return torch.ones_like(counts)
-    balanced = counts.sum() / ((counts > 0).sum() * counts)
-    return torch.where(counts > 0, balanced, torch.ones_like(counts))
 
-
-def _train_epoch(
-    module: nn.Module,
-    batches: Iterator[tuple[torch.Tensor, torch.Tensor]],
-    optimiser: torch.optim.Optimizer,
-    weights: torch.Tensor,
-    training: Training,
-    precision: AbstractContextManager[Any],
-) -> tuple[float, float]:
-    """Take one step a batch; return the loss and the accuracy of the epoch, as seen while training."""
-    module.train()
-    tally = _Tally(weights.device)
-    for inputs, targets in batches:
-        with precision:
-            logits = module(inputs)
-        loss = cross_entropy(
-            logits.float(), targets, weights, reduction="sum", label_smoothing=training.label_smoothing
-        )
-        weight = weights[targets].sum()
-        optimiser.zero_grad(set_to_none=True)
-        (loss / weight).backward()
-        optimiser.step()
-        tally.add(loss, weight, logits, targets)
-    return tally.means()
-
-
-@torch.no_grad()
-def _validated(
-    module: nn.Module,
-    validation: Samples | None,
-    weights: torch.Tensor,
-    training: Training,
-    precision: AbstractContextManager[Any],
-) -> dict[str, float | None]:
-    """Return loss and accuracy on the validation samples, by the same criterion as in training."""
-    if validation is None:
-        return {"validation_loss": None, "validation_accuracy": None}
-    module.eval()
-    tally = _Tally(weights.device)
-    for inputs, targets in validation.batches(in_order(len(validation), training.batch_size)):
-        with precision:
-            logits = module(inputs)
-        loss = cross_entropy(
-            logits.float(), targets, weights, reduction="sum", label_smoothing=training.label_smoothing
-        )
-        tally.add(loss, weights[targets].sum(), logits, targets)
-    loss_mean, accuracy = tally.means()
-    return {"validation_loss": loss_mean, "validation_accuracy": accuracy}
-
-
-class _Tally:
-    """Sums over an epoch, kept on the device: reading a number from a GPU waits for all of its work."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(4, dtype=torch.float64, device=device)
-
-    def add(
-        self, loss: torch.Tensor, weight: torch.Tensor, logits: torch.Tensor, targets: torch.Tensor
+    def __init__(
+        self,
+        module: nn.Module,
+        train: Samples,
+        validation: Samples | None,
+        outcomes: Outcomes,
+        training: Training,
+        fold: int,
+        bfloat16: bool,
     ) -> None:
-        right = (logits.detach().argmax(dim=1) == targets).sum()
-        seen = torch.full((), len(targets), device=loss.device)
-        self._sums += torch.stack([x.detach().double() for x in (loss, weight, right, seen)])
+        self._module, self._train, self._validation = module, train, validation
+        self._training, self._fold = training, fold
+        self._title = f"fold {fold}" + (f", {outcomes.asked} against the rest," if outcomes.asked else "")
+        self._device = train.targets.device
+        self._bfloat16 = bfloat16
+        # Every size of batch is compiled by itself: a kernel for all sizes rounds in another way, and a run that
+        # resumes meets the sizes in another order.
+        self._network: Callable[[torch.Tensor], torch.Tensor] = (
+            torch.compile(module, dynamic=False) if training.compile else module
+        )
+        self._optimiser = _optimiser(module, training)
+        self._criterion = outcomes.criterion(train.targets, training)
+        self._groups = (
+            outcomes.groups(train.targets).cpu().numpy() if training.batches == "balanced" else None
+        )
+        self.state: dict[str, Any] = {
+            "module": _on_host(module.state_dict()),
+            "optimiser": _on_host(self._optimiser.state_dict()),
+            "history": [],
+            "best": {},
+            "best_epoch": 0,
+            "micro_batch": None,
+            "validation_batch": training.batch_size,
+            "device_seconds": 0.0,
+            "images": 0,
+            "resumed": 0,
+            "peak_memory_mb": None,
+        }
 
-    def means(self) -> tuple[float, float]:
-        loss, weight, right, seen = self._sums.tolist()
-        return loss / weight, right / seen
+    def go_on_from(self, state: dict[str, Any]) -> None:
+        """Take over what an earlier run kept."""
+        self.state = state | {"resumed": state["resumed"] + 1}
+        self._restore()
+
+    def finished(self) -> bool:
+        """Return whether all epochs have run, or the patience is over."""
+        done = len(self.state["history"])
+        if done >= self._training.epochs:
+            return True
+        patience = self._training.patience
+        return (
+            self._validation is not None
+            and patience is not None
+            and done - self.state["best_epoch"] >= patience
+        )
+
+    def epoch(self) -> None:
+        """Run one more epoch, and make the state new."""
+        started = time.perf_counter()
+        epoch = len(self.state["history"]) + 1
+        rate = _rate(self._training, epoch)
+        chunks = self._chunks(epoch)
+        loss, accuracy = self._trained(epoch, rate, chunks)
+        row: dict[str, Any] = {"epoch": epoch, "train_loss": loss, "train_accuracy": accuracy, "rate": rate}
+        row["validation_loss"], row["validation_accuracy"] = self._validated(epoch)
+        log.info("%s", _line(row, self._title, self._training.epochs))
+        history = [*self.state["history"], {name: row[name] for name in HISTORY}]
+        weights = _on_host(self._module.state_dict())
+        news: dict[str, Any] = {"module": weights, "history": history}
+        if self._validation is None or _improved(history, self.state["best_epoch"]):
+            news |= {"best": weights, "best_epoch": epoch}
+        news["optimiser"] = _on_host(self._optimiser.state_dict())
+        news["images"] = self.state["images"] + sum(map(len, chunks))
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+            peak = torch.cuda.max_memory_allocated(self._device) / 2**20
+            news["peak_memory_mb"] = max(peak, self.state["peak_memory_mb"] or 0.0)
+        news["device_seconds"] = self.state["device_seconds"] + time.perf_counter() - started
+        self.state = self.state | news
+
+    def finish(self) -> Fit:
+        """Leave the best epoch's weights in the network, and return the outcome."""
+        state = self.state
+        self._module.load_state_dict(state["best"])
+        of_cost = ("micro_batch", "device_seconds", "images", "resumed", "peak_memory_mb")
+        return Fit(state["history"], state["best_epoch"], **{name: state[name] for name in of_cost})
+
+    def _chunks(self, epoch: int) -> list[np.ndarray]:
+        key = (self._training.seed, self._fold, epoch)
+        if self._groups is not None:
+            return balanced(self._groups, self._training.batch_size, key)
+        return shuffled(len(self._train), self._training.batch_size, key)
+
+    def _trained(self, epoch: int, rate: float, chunks: list[np.ndarray]) -> tuple[float, float]:
+        """Train one epoch, with as many images at once as the memory holds."""
+        where = f"{self._title} epoch {epoch}"
+
+        def attempt() -> tuple[float, float]:
+            for group in self._optimiser.param_groups:
+                group["lr"] = rate
+            torch.manual_seed(keyed_seed(self._training.seed, self._fold, epoch))
+            batches = self._train.batches(chunks, f"{where}/{self._training.epochs}")
+            self._module.train()
+            with self._named(epoch, "training", self._train, chunks), compiling(self._training.compile):
+                return train_epoch(
+                    self._network,
+                    batches,
+                    self._optimiser,
+                    self._criterion,
+                    self._precision(),
+                    self.state["micro_batch"],
+                )
+
+        while (means := unless_too_large(attempt)) is None:
+            at_once = halved(self.state["micro_batch"] or max(map(len, chunks)), where)
+            log.warning(
+                "%s: out of memory; the epoch begins anew, %d images at a time with their gradients added up. "
+                "Batch normalisation then takes its statistics from so many images",
+                *(where, at_once),
+            )
+            self.state = self.state | {"micro_batch": at_once}
+            self._restore()
+            if self._training.compile:
+                torch.compiler.reset()  # beyond a number of sizes, networks are silently no longer compiled
+        return means
+
+    def _validated(self, epoch: int) -> tuple[float, float] | tuple[None, None]:
+        """Return loss and accuracy on the validation samples, with as many images at once as the memory holds."""
+        if self._validation is None:
+            return None, None
+        samples, where = self._validation, f"{self._title} epoch {epoch}"
+
+        def attempt() -> tuple[float, float]:
+            chunks = in_order(len(samples), self.state["validation_batch"])
+            with self._named(epoch, "validation", samples, chunks):
+                return validate(self._module, samples.batches(chunks), self._criterion, self._precision())
+
+        while (means := unless_too_large(attempt)) is None:
+            at_once = halved(min(self.state["validation_batch"], len(samples)), where)
+            log.warning(
+                "%s: out of memory in validation; it begins anew, %d images at a time", where, at_once
+            )
+            self.state = self.state | {"validation_batch": at_once}
+            release(self._device)
+        return means
+
+    def _restore(self) -> None:
+        """Bring the network and the optimiser to the state."""
+        self._optimiser.zero_grad(set_to_none=True)
+        self._module.load_state_dict(self.state["module"])
+        # The optimiser takes tensors over as they are and would write into the state.
+        self._optimiser.load_state_dict(copy.deepcopy(self.state["optimiser"]))
+        release(self._device)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._device.type, dtype=torch.bfloat16) if self._bfloat16 else nullcontext()
+
+    @contextmanager
+    def _named(self, epoch: int, part: str, samples: Samples, chunks: list[np.ndarray]) -> Iterator[None]:
+        """Tell a user which images made a loss that is no number."""
+        try:
+            yield
+        except LossIsNoNumber as error:
+            where = f"{self._title} epoch {epoch}, {part} batch {error.batch + 1} of {len(chunks)}"
+            rate, precision = _rate(self._training, epoch), "bfloat16" if self._bfloat16 else "float32"
+            cases = samples.case_ids(chunks[error.batch])
+            raise loss_is_no_number(where, self._training, rate, precision, cases) from error
+
+
+def _on_host(value: Any) -> Any:
+    """Return a copy of nested tensors in the computer's own memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _on_host(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_host(inner) for inner in value)
+    return value
 
 
 def _optimiser(module: nn.Module, training: Training) -> torch.optim.Optimizer:
@@ -244,33 +347,17 @@ def _rate(training: Training, epoch: int) -> float:
     return training.rate * (1 + math.cos(math.pi * (epoch - 1) / training.epochs)) / 2
 
 
-def _precision(device: torch.device, bfloat16: bool) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext()
-
-
-def _finished(history: list[dict[str, Any]], best_epoch: int, training: Training, validated: bool) -> bool:
-    if len(history) >= training.epochs:
-        return True
-    return validated and training.patience is not None and len(history) - best_epoch >= training.patience
-
-
 def _improved(history: list[dict[str, Any]], best_epoch: int) -> bool:
     if best_epoch == 0:
         return True
     return history[-1]["validation_loss"] < history[best_epoch - 1]["validation_loss"]
 
 
-def _refuse_nonsense(row: dict[str, Any], fold: int) -> None:
-    losses = [row["train_loss"], row["validation_loss"]]
-    if not all(loss is None or math.isfinite(loss) for loss in losses):
-        raise UserError(
-            f"fold {fold}, epoch {row['epoch']}: the loss is no longer a number; "
-            "set training.rate lower, or training.precision: float32"
-        )
-
-
-def _line(row: dict[str, Any], fold: int, epochs: int) -> str:
-    text = f"fold {fold} epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.3f}"
+def _line(row: dict[str, Any], title: str, epochs: int) -> str:
+    text = (
+        f"{title} epoch {row['epoch']}/{epochs}: loss {row['train_loss']:.4f}, "
+        f"accuracy {row['train_accuracy']:.3f}"
+    )
     if row["validation_loss"] is None:
         return text
     return f"{text}; validation {row['validation_loss']:.4f}, {row['validation_accuracy']:.3f}"

@@ -1,6 +1,7 @@
 """Apply the locked networks and calibration to one external hospital; nothing is fitted here.
 
-The mean of all folds' networks answers, its temperature is the locked one. Images that the intake
+The mean of all folds' networks answers: uncalibrated in the raw table, which ensembles of several models average, and at the
+locked temperature in the final one. Images that the intake
 excluded are not in the table; images whose reference standard is missing or inconclusive are.
 """
 
@@ -16,10 +17,12 @@ from marrowflow.choices.threshold import read_lock
 from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import ClassName, Model, Section, read_options
 from marrowflow.errors import UserError
+from marrowflow.files import write_table
 from marrowflow.learning.batches import PackedPixels
 from marrowflow.learning.device import choose_device
-from marrowflow.learning.ensemble import answered, load_networks, mean_probabilities, truth_of
-from marrowflow.learning.lock import calibrated
+from marrowflow.learning.ensemble import answered, load_networks, mean_answers, truth_of
+from marrowflow.learning.feature_cache import FeatureCache
+from marrowflow.learning.lock import finished
 from marrowflow.predictions import ENSEMBLE, write_predictions
 
 
@@ -37,8 +40,9 @@ def predict_external(
     store: Sequence[Path],
     lock: dict[str, Any],
     index_test: str,
+    features: Path,
 ) -> pd.DataFrame:
-    """Return the final prediction table of one cohort, one row an included image.
+    """Return the raw prediction table of one cohort, one row an included image.
 
     Parameters
     ----------
@@ -51,9 +55,11 @@ def predict_external(
     store
         Its packed pixels.
     lock
-        Of `read_lock`.
+        Of `read_lock`; it must be this index test's, and is applied by `finished`.
     index_test
         Name of the index test.
+    features
+        The study's folder of kept features.
 
     Raises
     ------
@@ -71,9 +77,10 @@ def predict_external(
     cases = cases.assign(truth=truth_of(cases), partition="external")
     device = choose_device(options.model.training.threads)
     networks = load_networks(models, options.classes, device)
-    answers = mean_probabilities(networks, PackedPixels(store), cases["case_id"].tolist(), device)
-    answers = calibrated(answers, lock["calibration"]["temperature"])
-    return answered(cases, answers, options.classes, index_test, ENSEMBLE)
+    given = mean_answers(
+        networks, PackedPixels(store), cases["case_id"].tolist(), device, FeatureCache(features)
+    )
+    return answered(cases, given, options.classes, index_test, ENSEMBLE)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -86,15 +93,14 @@ def main(argv: Sequence[str]) -> None:
     add_folders(parser, "--store", "packed pixels of the cohort")
     parser.add_argument("--lock", type=existing_file, required=True, help="threshold.json of learning.lock")
     parser.add_argument("--index-test", required=True, help="name of the index test, <model>-<colour>")
-    parser.add_argument("--out", type=Path, required=True, help="table to write")
-    args = parser.parse_args(argv)
-    options = read_options(Options, args.options)
-    table = predict_external(
-        options,
-        args.models,
-        pd.read_parquet(args.inventory),
-        args.store,
-        read_lock(args.lock),
-        args.index_test,
+    parser.add_argument(
+        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
     )
-    write_predictions(args.out, table, options.classes)
+    parser.add_argument("--raw", type=Path, required=True, help="table of uncalibrated answers to write")
+    parser.add_argument("--out", type=Path, required=True, help="prediction table to write")
+    args = parser.parse_args(argv)
+    options, lock = read_options(Options, args.options), read_lock(args.lock)
+    inventory = pd.read_parquet(args.inventory)
+    raw = predict_external(options, args.models, inventory, args.store, lock, args.index_test, args.features)
+    write_table(args.raw, raw)
+    write_predictions(args.out, finished(raw, lock, options.classes), options.classes)

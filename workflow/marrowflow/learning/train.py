@@ -1,36 +1,50 @@
-"""Train one network on one fold: from packed pixels, a split and a plan to weights, history and a card.
+"""Train one model on one fold: from packed pixels, a split and a plan to weights, history and a card.
 
-Writes ``model.safetensors`` (all that prediction needs), ``history.csv`` and ``card.json`` when
-training is done; the curves are drawn by the report, so that a change of a plot retrains nothing. The same options, inputs and machine type give the same bytes,
-whether or not the run was interrupted; hence no file holds a time.
+Writes ``model.safetensors`` (all that prediction needs), ``history.csv``, ``card.json`` and ``cost.json`` when
+training is done; the curves are drawn by the report, so that a change of a plot retrains nothing. The same
+options, inputs and machine type give the same bytes, whether or not the run was interrupted; the cost alone
+differs from run to run, and no other file holds a time.
+
+A model is one network; with ``head: one_vs_rest`` it is one yes/no network a class, trained one after the other.
 """
 
 from __future__ import annotations
 
 import logging
-import platform
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 from torch import nn
 
 from marrowflow.cli import add_folders, existing_file, step_parser
-from marrowflow.config import LEAKY, Augmentation, ClassName, Model, Protocol, Section, read_options
-from marrowflow.errors import UserError, enumerate_problems
+from marrowflow.config import Augmentation, ClassName, Head, Model, Protocol, Section, read_options
 from marrowflow.files import sha256_of, write_json, write_table
-from marrowflow.images.whitening import Whitening, fit_patch_zca, fitting_cases
-from marrowflow.learning.backbones import Backbone, build, parameter_counts
-from marrowflow.learning.batches import ImageSamples, PackedPixels, Preparation, in_order, on_device
+from marrowflow.learning.backbones import Backbone, OneVsRest, build
+from marrowflow.learning.batches import ImageSamples, PackedPixels
+from marrowflow.learning.card import Trained, card, cost, device_name, history, note, versions
 from marrowflow.learning.checkpoint import Checkpoint, fingerprint
 from marrowflow.learning.device import choose_device, keyed_seed, trains_in_bfloat16
-from marrowflow.learning.loop import HISTORY, Fit, fit
-from marrowflow.learning.weights import write_weights
+from marrowflow.learning.feature_cache import FeatureCache, sample_features
+from marrowflow.learning.features import Extractor, FeatureSamples
+from marrowflow.learning.fold_samples import (
+    class_numbers,
+    counts,
+    divides_samples,
+    fitted_whitening,
+    fold_rows,
+    training_samples,
+    validation_samples,
+)
+from marrowflow.learning.loop import Fit, fit
+from marrowflow.learning.outcomes import Outcomes
+from marrowflow.learning.preparation import Preparation
+from marrowflow.learning.weight_files import write_weights
 from marrowflow.provenance import code_digest
 
 log = logging.getLogger(__name__)
@@ -42,74 +56,104 @@ class Options(Section):
     model: Model
     augmentation: Augmentation = Augmentation()
     classes: list[ClassName]
+    heads: dict[str, Head] = Field(default={})
+    """The outcomes that the model learns together; empty where it learns the classes alone."""
 
 
 @dataclass(frozen=True)
-class FeatureSamples:
-    """Features of images, computed once, in the place of the images.
+class _Part:
+    """The samples of one side of a fold: images' ids, class numbers, and rows of a plan where it changes them."""
 
-    Attributes
-    ----------
-    features
-        float32 [samples, features].
-    targets
-        int64 [samples].
-    """
+    rows: pd.DataFrame
+    plan: pd.DataFrame | None
 
-    features: torch.Tensor
-    targets: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def batches(
-        self, chunks: Sequence[np.ndarray], title: str = ""
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield features and targets of each chunk; too fast for a bar, so the title is not used."""
-        for chosen in on_device(chunks, self.features.device):
-            yield self.features[chosen], self.targets[chosen]
+    @property
+    def case_ids(self) -> list[str]:
+        return self.rows["case_id"].tolist()
 
 
-def training_cases(folds: pd.DataFrame, fold: int, classes: Sequence[str]) -> pd.DataFrame:
-    """Return a fold's rows; raise `UserError` for an unknown fold, unknown labels, or no training case."""
-    rows = folds[folds["fold"] == fold].reset_index(drop=True)
-    if rows.empty:
-        raise UserError(f"--fold {fold}: the table of folds has {sorted(folds['fold'].unique().tolist())}")
-    unknown = sorted(set(rows["label"]) - set(classes))
-    if unknown:
-        raise UserError(
-            f"labels in the table of folds that are none of the classes {list(classes)}: {unknown}; "
-            "both must come from one configuration"
+class _Job:
+    """One model on one fold: what all of its networks share."""
+
+    def __init__(
+        self,
+        options: Options,
+        fold: int,
+        rows: pd.DataFrame,
+        plan: pd.DataFrame | None,
+        pixels: PackedPixels,
+        features: Path,
+    ) -> None:
+        self.options, self.fold, self.rows, self.pixels = options, fold, rows, pixels
+        self.training = options.model.training
+        self.outcomes = Outcomes(options.classes, options.model.head, options.heads)
+        self.device = choose_device(self.training.threads)
+        self.bfloat16 = trains_in_bfloat16(self.training, self.device)
+        self.cache = FeatureCache(features)
+        self._whitening = fitted_whitening(plan, pixels, options.augmentation)
+        self.train = _Part(training_samples(rows, plan, fold), None)
+        self.validation = _Part(validation_samples(rows, plan), None)
+        if plan is not None:
+            self.train = _Part(self.train.rows, self.train.rows)
+            if divides_samples(rows):
+                self.validation = _Part(self.validation.rows, self.validation.rows)
+        if self.validation.rows.empty:
+            log.info("fold %d has no validation images: all epochs run, and the last one is kept", fold)
+
+    def network(self, outcomes: Outcomes) -> Backbone:
+        """Return a network with its starting weights, on the device."""
+        number = [self.options.classes.index(outcomes.asked)] if outcomes.asked else []
+        seed = keyed_seed(self.training.seed, self.fold, *number)
+        backbone = build(self.options.model, outcomes.outputs, seed)
+        backbone.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return backbone
+
+    def preparation(self, backbone: Backbone) -> Preparation:
+        """Return what is done to a batch before the network sees it."""
+        return Preparation(backbone.input_size, backbone.mean, backbone.std, self._whitening)
+
+    def images(self, part: _Part, backbone: Backbone) -> ImageSamples | None:
+        """Return a part's images, prepared for a network; None where there are none."""
+        if part.rows.empty:
+            return None
+        targets = class_numbers(part.rows, self.options.classes)
+        prepare = self.preparation(backbone)
+        return ImageSamples(self.pixels, part.case_ids, targets, prepare, self.device, part.plan)
+
+    def features(
+        self, part: _Part, extractor: Extractor, checkpoint: Checkpoint, name: str
+    ) -> FeatureSamples | None:
+        """Return what a frozen network sees of a part's images; None where there are none."""
+        if part.rows.empty:
+            return None
+        found = sample_features(
+            self.cache, extractor, self.pixels, part.case_ids, part.plan, self.device, checkpoint, name
         )
-    trained = rows.loc[rows["partition"] == "train", "label"]
-    if trained.empty:
-        raise UserError(f"fold {fold} has no training case; use fewer folds, or smaller shares for test")
-    for name in classes:
-        if name not in set(trained):
-            log.warning("fold %d trains on no image of class %s: it cannot learn it", fold, name)
-    return rows
+        targets = torch.tensor(class_numbers(part.rows, self.options.classes), device=self.device)
+        return FeatureSamples(found, targets, part.case_ids)
 
-
-def planned_samples(rows: pd.DataFrame, plan: pd.DataFrame | None, fold: int) -> pd.DataFrame:
-    """Return ``case_id`` and ``label`` of an epoch's samples: the plan's, or each training image once.
-
-    Raises
-    ------
-    UserError
-        The plan augments an image that this fold does not train on, which would leak.
-    """
-    train = rows[rows["partition"] == "train"]
-    if plan is None:
-        return train
-    strangers = sorted(set(plan["case_id"]) - set(train["case_id"]))
-    if strangers:
-        raise UserError(
-            enumerate_problems(
-                f"the plan augments images that fold {fold} does not train on; draw it from this table of folds:",
-                strangers,
-            )
+    def fitted(
+        self,
+        module: nn.Module,
+        train: ImageSamples | FeatureSamples,
+        validation: ImageSamples | FeatureSamples | None,
+        outcomes: Outcomes,
+        checkpoint: Checkpoint,
+        bfloat16: bool,
+    ) -> Fit:
+        """Train one network, or the last layer of one."""
+        name = f"training_{self.options.classes.index(outcomes.asked)}" if outcomes.asked else "training"
+        return fit(
+            module,
+            train,
+            validation,
+            outcomes,
+            self.training,
+            self.fold,
+            checkpoint,
+            bfloat16,
+            name=name,
         )
-    return plan
 
 
 def train_fold(
@@ -119,18 +163,44 @@ def train_fold(
     plan: Path | None,
     stores: Sequence[Path],
     state: Path,
+    features: Path,
     out: Path,
     protocol: Protocol = "sound",
 ) -> None:
-    """Train, and write the three outputs into ``out``; ``state`` keeps what an interrupted run has done."""
-    training, classes = options.model.training, options.classes
-    rows = training_cases(pd.read_parquet(folds), fold, classes)
+    """Train, and write the outputs into ``out``.
+
+    Parameters
+    ----------
+    options
+        See `Options`.
+    fold
+        Number of the fold.
+    folds
+        Table of ``splits.partition``.
+    plan
+        Of ``images.augment``; None takes each training image once.
+    stores
+        Packed pixels of the development cohorts.
+    state
+        Keeps what an interrupted run has done.
+    features
+        Keeps features of frozen networks, for all jobs of the study.
+    out
+        Folder of the outputs.
+    protocol
+        Written down.
+
+    Raises
+    ------
+    UserError
+        Inputs that do not belong together; weights that cannot be had; a training that fails (see `loop.fit`).
+    """
+    rows = fold_rows(pd.read_parquet(folds), fold, options.classes)
     plan_rows = None if plan is None else pd.read_parquet(plan)
-    samples = planned_samples(rows, plan_rows, fold)
-    device = choose_device(training.threads)
     pixels = PackedPixels(stores)
-    backbone = build(options.model, len(classes), keyed_seed(training.seed, fold))
-    backbone.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    job = _Job(options, fold, rows, plan_rows, pixels, features)
+    frozen = options.model.mode == "frozen"
+    first = job.network(job.outcomes if frozen else job.outcomes.networks()[0])
     checkpoint = Checkpoint(
         state,
         fingerprint(
@@ -141,203 +211,87 @@ def train_fold(
                 "folds": sha256_of(folds),
                 "plan": "" if plan is None else sha256_of(plan),
                 "stores": pixels.digests,
-                "weights": backbone.sha256,
-                "versions": _versions(),
-                "device": _device_name(device),
+                "weights": first.sha256,
+                "versions": versions(),
+                "device": device_name(job.device),
             }
         ),
     )
-    number = {name: i for i, name in enumerate(classes)}
-    whitening = _whitening(plan_rows, pixels, options.augmentation)
-    prepare = Preparation(backbone.input_size, backbone.mean, backbone.std, whitening)
-    train = ImageSamples(
-        pixels, samples["case_id"].tolist(), _targets(samples, number), prepare, device, plan_rows
+    trained = (
+        _train_last_layers(job, first, checkpoint) if frozen else _train_networks(job, first, checkpoint)
     )
-    chosen = rows[rows["partition"] == "validation"]
-    validation = None
-    if len(chosen):
-        validation = ImageSamples(
-            pixels, chosen["case_id"].tolist(), _targets(chosen, number), prepare, device
-        )
-    else:
-        log.info("fold %d has no validation images: all epochs run and the last one's weights are kept", fold)
-
-    bfloat16 = trains_in_bfloat16(training, device)
-    if options.model.mode == "frozen":
-        outcome = _fit_head(backbone, train, validation, options, fold, checkpoint, bfloat16)
-    else:
-        outcome = fit(backbone.module, train, validation, len(classes), training, fold, checkpoint, bfloat16)
-    _write_outputs(options, fold, rows, backbone, outcome, len(train), device, out, protocol)
+    _write_outputs(job, trained, out, protocol)
     checkpoint.discard()
 
 
-def features_of(backbone: Backbone, samples: ImageSamples, batch_size: int, bfloat16: bool) -> FeatureSamples:
-    """Return what a network's last layer sees of each sample, computed once.
+def _train_networks(job: _Job, first: Backbone, checkpoint: Checkpoint) -> Trained:
+    """Train all parameters of the model's network, or of each of its networks in turn."""
+    train, validation = job.images(job.train, first), job.images(job.validation, first)
+    assert train is not None  # fold_rows saw to it
+    modules: list[nn.Module] = []
+    fits: dict[str, Fit] = {}
+    asked = job.outcomes.networks()
+    for outcomes in asked:
+        backbone = first if outcomes is asked[0] else job.network(outcomes)
+        fits[outcomes.asked] = job.fitted(
+            backbone.module, train, validation, outcomes, checkpoint, job.bfloat16
+        )
+        modules.append(backbone.module)
+        if len(asked) > 1:
+            # Done: its place on the device is the next one's.
+            backbone.module.cpu()
+    return Trained(first, modules[0] if len(asked) == 1 else OneVsRest(modules), fits, 0.0, job.bfloat16)
 
-    Raises
-    ------
-    UserError
-        The network's last layer is not a linear one on these features.
+
+def _train_last_layers(job: _Job, backbone: Backbone, checkpoint: Checkpoint) -> Trained:
+    """Train the last layer alone, on features that are computed once.
+
+    In one-vs-rest each class's own row of the layer is trained by itself: the rest is common to all networks.
     """
-    module, device = backbone.module.eval(), samples.targets.device
-    head = _linear_head(backbone)
-    parts: list[torch.Tensor] = []
-    with torch.no_grad():
-        for inputs, _ in samples.batches(in_order(len(samples), batch_size), "features"):
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
-                features = module.forward_head(module.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
-            if not parts and not bfloat16:
-                _refuse_other_heads(backbone, head(features), module(inputs))
-            parts.append(features.float())
-    return FeatureSamples(torch.cat(parts), samples.targets)
+    module, network = backbone.module, backbone.network
+    extractor = Extractor(module, network, job.options.model.profile, job.preparation(backbone), job.bfloat16)
+    started = time.perf_counter()
+    train = job.features(job.train, extractor, checkpoint, "features_train")
+    validation = job.features(job.validation, extractor, checkpoint, "features_validation")
+    seconds = time.perf_counter() - started
+    assert train is not None  # fold_rows saw to it
+    fits: dict[str, Fit] = {}
+    for number, outcomes in enumerate(job.outcomes.networks()):
+        last = extractor.head
+        if outcomes.asked:
+            # Starts at zero, as every last layer on given features does (see `backbones.build`).
+            last = nn.Linear(last.in_features, 1, device=job.device)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        head = nn.Sequential(nn.Dropout(job.training.dropout), last)
+        fits[outcomes.asked] = job.fitted(head, train, validation, outcomes, checkpoint, bfloat16=False)
+        if outcomes.asked:
+            with torch.no_grad():
+                extractor.head.weight[number] = last.weight[0]
+                extractor.head.bias[number] = last.bias[0]
+    return Trained(backbone, module, fits, seconds, job.bfloat16)
 
 
-def _fit_head(
-    backbone: Backbone,
-    train: ImageSamples,
-    validation: ImageSamples | None,
-    options: Options,
-    fold: int,
-    checkpoint: Checkpoint,
-    bfloat16: bool,
-) -> Fit:
-    """Train the last layer alone, on features that are computed once and kept for a run that resumes."""
-    training = options.model.training
-    kept = checkpoint.load("features", train.targets.device)
-    if kept is None:
-        kept = {"train": features_of(backbone, train, training.batch_size, bfloat16).features}
-        if validation is not None:
-            kept["validation"] = features_of(backbone, validation, training.batch_size, bfloat16).features
-        checkpoint.save("features", kept)
-    head = nn.Sequential(nn.Dropout(training.dropout), _linear_head(backbone))
-    return fit(
-        head,
-        FeatureSamples(kept["train"], train.targets),
-        None if validation is None else FeatureSamples(kept["validation"], validation.targets),
-        len(options.classes),
-        training,
-        fold,
-        checkpoint,
-    )
-
-
-def _linear_head(backbone: Backbone) -> nn.Linear:
-    head = backbone.module.get_classifier()  # type: ignore[operator]
-    if not isinstance(head, nn.Linear):
-        raise UserError(
-            f"mode: frozen trains one linear last layer, and {backbone.network} has none; use mode: finetune"
-        )
-    return head
-
-
-def _refuse_other_heads(backbone: Backbone, from_features: torch.Tensor, logits: torch.Tensor) -> None:
-    if not torch.allclose(from_features, logits, rtol=1e-3, atol=1e-4):
-        raise UserError(
-            f"mode: frozen: {backbone.network} does more between its features and its answer than one linear "
-            "layer; use mode: finetune"
-        )
-
-
-def _whitening(
-    plan: pd.DataFrame | None, pixels: PackedPixels, augmentation: Augmentation
-) -> Whitening | None:
-    """Fit the whitening on the plan's parents, all of them training images; None where nothing is whitened."""
-    if plan is None or not plan["whiten"].any():
-        return None
-    cases = fitting_cases(plan["case_id"].tolist(), augmentation.seed)
-    images = pixels.gather(pixels.numbers(cases))
-    return fit_patch_zca(images, augmentation.zca_epsilon, seed=augmentation.seed)
-
-
-def _targets(rows: pd.DataFrame, number: dict[str, int]) -> np.ndarray:
-    return rows["label"].map(number).to_numpy(np.int64)
-
-
-def _write_outputs(
-    options: Options,
-    fold: int,
-    rows: pd.DataFrame,
-    backbone: Backbone,
-    outcome: Fit,
-    samples: int,
-    device: torch.device,
-    out: Path,
-    protocol: Protocol,
-) -> None:
-    write_table(out / "history.csv", pd.DataFrame(outcome.history, columns=list(HISTORY)))
-    write_json(out / "card.json", _card(options, fold, rows, backbone, outcome, samples, device, protocol))
-    note = {
-        "network": backbone.network,
-        "classes": options.classes,
-        "input_size": backbone.input_size,
-        "mean": backbone.mean,
-        "std": backbone.std,
-        "fold": fold,
-    }
-    write_weights(out / "model.safetensors", backbone.module.state_dict(), note)
-
-
-def _card(
-    options: Options,
-    fold: int,
-    rows: pd.DataFrame,
-    backbone: Backbone,
-    outcome: Fit,
-    samples: int,
-    device: torch.device,
-    protocol: Protocol,
-) -> dict[str, Any]:
-    return {
-        "protocol": protocol,
-        "stamp": LEAKY if protocol == "as_published" else "",
-        "network": backbone.network,
-        "mode": options.model.mode,
-        "fold": fold,
-        "classes": options.classes,
-        "weights": {"source": backbone.source, "sha256": backbone.sha256},
-        "parameters": parameter_counts(backbone, options.model.mode),
-        "input_size": backbone.input_size,
-        "mean": backbone.mean,
-        "std": backbone.std,
-        "data": _counts(rows, options.classes),
-        "samples_an_epoch": samples,
-        "epochs_run": len(outcome.history),
-        "best_epoch": outcome.best_epoch,
-        "options": options.model_dump(mode="json"),
+def _write_outputs(job: _Job, trained: Trained, out: Path, protocol: Protocol) -> None:
+    model, outcomes = job.options.model, job.outcomes
+    write_table(out / "history.csv", history(trained))
+    write_json(out / "cost.json", cost(trained, job.device))
+    told: dict[str, Any] = card(trained, model, outcomes, job.fold, protocol) | {
+        "data": counts(job.rows, job.options.classes),
+        "samples_an_epoch": len(job.train.rows),
+        "options": job.options.model_dump(mode="json"),
         "code": code_digest("learning.train"),
-        "versions": _versions(),
-        "device": _device_name(device),
+        "versions": versions(),
+        "device": device_name(job.device),
     }
-
-
-def _counts(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:
-    """Return images and patients of each partition and class."""
-    counts: dict[str, dict[str, dict[str, int]]] = {}
-    for partition in ("train", "validation", "test"):
-        part = rows[rows["partition"] == partition]
-        counts[partition] = {
-            name: {
-                "images": int((part["label"] == name).sum()),
-                "patients": int(part.loc[part["label"] == name, "patient_id"].nunique()),
-            }
-            for name in classes
-        }
-    return counts
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("torch", "timm", "numpy", "safetensors")
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    write_json(out / "card.json", told)
+    weights = out / "model.safetensors"
+    write_weights(weights, trained.module.state_dict(), note(trained, model, outcomes, job.fold))
 
 
 def main(argv: Sequence[str]) -> None:
-    """Train one network on one fold."""
-    parser = step_parser("learning.train", "Train one network on one fold; resumes an interrupted run.")
+    """Train one model on one fold."""
+    parser = step_parser("learning.train", "Train one model on one fold; resumes an interrupted run.")
     parser.add_argument("--fold", type=int, required=True, help="number of the fold")
     parser.add_argument(
         "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
@@ -348,7 +302,20 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--state", type=Path, required=True, metavar="DIR", help="this job's own folder for resuming"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the three outputs")
+    parser.add_argument(
+        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the outputs")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
-    train_fold(options, args.fold, args.folds, args.plan, args.stores, args.state, args.out, args.protocol)
+    train_fold(
+        options,
+        args.fold,
+        args.folds,
+        args.plan,
+        args.stores,
+        args.state,
+        args.features,
+        args.out,
+        args.protocol,
+    )

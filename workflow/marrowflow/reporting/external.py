@@ -6,30 +6,25 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from marrowflow.cli import progress, step_parser
+from marrowflow.cli import existing_file, progress, step_parser
 from marrowflow.config import Protocol, read_options
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.comparisons import comparison_blocks
+from marrowflow.reporting.errors_shown import error_blocks
+from marrowflow.reporting.limitations import limitation_section, limitations
 from marrowflow.reporting.locked import lock_blocks
 from marrowflow.reporting.methods import interval_section
-from marrowflow.reporting.reporter import CommonOptions, Reporter, checked_tests, missing, surrogate_cohorts
+from marrowflow.reporting.primary import Primary, read_primary
+from marrowflow.reporting.record import record_section
+from marrowflow.reporting.reporter import CommonOptions, Reporter, missing, surrogate_cohorts
 from marrowflow.reporting.results import Results, read_json
-from marrowflow.reporting.sections import (
-    accuracy_sections,
-    banners,
-    error_blocks,
-    flow_blocks,
-    flow_of,
-    limitation_section,
-    limitations,
-    record_section,
-)
+from marrowflow.reporting.sections import accuracy_sections, banners, flow_blocks, flow_of
 
 log = logging.getLogger(__name__)
 
 
 def report_external(
-    options: CommonOptions, results: Results, cohort: str, hospital: str, source: str
+    options: CommonOptions, results: Results, cohort: str, hospital: str, source: str, primary: Primary
 ) -> Path:
     """Write ``report.html`` with its figures for one external cohort.
 
@@ -41,6 +36,8 @@ def report_external(
         Where the results lie and where the page goes.
     cohort, hospital, source
         The cohort's line of the cohort table.
+    primary
+        The index test that is reported first.
 
     Returns
     -------
@@ -50,10 +47,10 @@ def report_external(
     Raises
     ------
     UserError
-        No inventory, predictions or locked threshold.
+        No inventory, predictions or locked threshold, or a primary index test that is none of the study's.
     """
     inventory = {cohort: results.inventory(cohort)}
-    reporter = Reporter(checked_tests(options), results, surrogate_cohorts(inventory))
+    reporter = Reporter(options, results, primary, surrogate_cohorts(inventory))
     overview = tables.overview_table(
         inventory, options.classes, {cohort: hospital}, reporter.sources(results.inventory_path(cohort))
     )
@@ -75,7 +72,7 @@ def report_external(
             facts={
                 "Hospital": f"{hospital} (cohort {cohort})",
                 "Source of the images": source or tables.MISSING,
-                "Primary index test": options.index_tests[0],
+                "Primary index test": f"{primary.index_test}, {reporter.how_primary()}",
                 "Protocol": ", ".join(options.protocols),
                 "Role": "external: no choice was made on these data",
             },
@@ -135,11 +132,18 @@ def main(argv: Sequence[str]) -> None:
     """Write the report of one external cohort into ``--out``."""
     parser = step_parser("reporting.external", "Report one hospital's external validation.")
     parser.add_argument("--results", type=Path, required=True, help="the study's folder of results")
+    parser.add_argument(
+        "--primary",
+        type=existing_file,
+        required=True,
+        help="which index test is reported first (primary.json)",
+    )
     parser.add_argument("--cohort", required=True, help="the cohort's id")
     parser.add_argument("--hospital", required=True, help="its name in the report")
     parser.add_argument("--source", default="", help="where its images come from")
     parser.add_argument("--out", type=Path, required=True, help="folder of report.html and figures/")
     args = parser.parse_args(argv)
     options = read_options(CommonOptions, args.options)
-    path = report_external(options, Results(args.results, args.out), args.cohort, args.hospital, args.source)
+    results, primary = Results(args.results, args.out), read_primary(args.primary)
+    path = report_external(options, results, args.cohort, args.hospital, args.source, primary)
     log.info("wrote %s", path)

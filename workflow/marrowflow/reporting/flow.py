@@ -244,11 +244,8 @@ def _results(predictions: pd.DataFrame, question: Question) -> dict[str, str]:
     units = gather_units(predictions.assign(truth=MISSING), question.classes, "patient")
     answers = units.table["predicted"].to_numpy(object)
     if question.positive:
-        if units.probabilities is None:
-            positive = np.isin(answers, question.positive)
-        else:
-            columns = [question.classes.index(c) for c in question.positive]
-            positive = units.probabilities[:, columns].sum(axis=1) >= question.threshold
+        score = units.score(question.name, question.positive)
+        positive = np.isin(answers, question.positive) if score is None else score >= question.threshold
         answers = np.where(positive, POSITIVE, NEGATIVE)
     status = units.table["status"]
     results = pd.Series(answers, index=units.table["patient_id"], dtype=object)

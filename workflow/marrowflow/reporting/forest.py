@@ -20,6 +20,7 @@ from marrowflow.reporting.drawing import (
     WIDTH,
     Sheet,
     styled,
+    tenths,
     text_width,
     wrapped,
 )
@@ -103,7 +104,8 @@ def forest(
         for heading, items in groups.items()
     }
     height = sum(_heading(heading) + sum(row.height for row in group) for heading, group in rows.items())
-    low, high = _scale([item for items in groups.values() for item in items])
+    items = [item for group in groups.values() for item in group]
+    low, high = tenths(v for e in items for v in (e.estimate, e.low, e.high))
     with styled():
         above = LEADING if height > _LONG else 0
         sheet = Sheet.start(title, subtitle, above + height + _FOOT, leaky)
@@ -128,12 +130,3 @@ def forest(
 
 def _heading(text: str) -> float:
     return 9 + LEADING * len(text.split("\n"))
-
-
-def _scale(items: Sequence[Estimate]) -> tuple[float, float]:
-    numbers = [v for e in items for v in (e.estimate, e.low, e.high) if math.isfinite(v)]
-    if not numbers:
-        return 0.0, 1.0
-    # Rounded first: 0.3 is 2.9999… tenths.
-    low, high = (f(round(10 * v, 6)) / 10 for f, v in ((math.floor, min(numbers)), (math.ceil, max(numbers))))
-    return (low, high) if low < high else (low - 0.1, high + 0.1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from marrowflow.reporting import page, tables
-from marrowflow.reporting.reporter import Reporter, unit_title
+from marrowflow.reporting.reporter import Reporter, mean_of, unit_title
 from marrowflow.reporting.results import DEVELOPMENT, IndexTest
 
 _RULES = {
@@ -64,8 +64,25 @@ def calibration_statement(lock: Mapping[str, Any]) -> str:
 
 
 def networks_of(reporter: Reporter, test: IndexTest) -> int:
-    """Return how many networks an index test has: one a fold."""
-    return len(list(reporter.results.training_path(test, "0", "card.json").parent.parent.glob("*/card.json")))
+    """Return how many networks an index test has: one a fold, of an ensemble those of all its members."""
+    folders = (
+        reporter.results.training_path(network, "0", "card.json").parent.parent
+        for network in reporter.networks(test)
+    )
+    return sum(len(list(folder.glob("*/card.json"))) for folder in folders)
+
+
+def head_statements(lock: Mapping[str, Any]) -> list[str]:
+    """Say which endpoints were answered by a head of their own, and at which temperature."""
+    heads = (lock.get("calibration") or {}).get("heads") or {}
+    found = []
+    for name in sorted(heads):
+        temperature = heads[name].get("temperature")
+        calibrated = (
+            "" if temperature is None else f", calibrated at temperature {tables.number(temperature)}"
+        )
+        found.append(f"Endpoint {name} was answered by a head of the network of its own{calibrated}.")
+    return found
 
 
 def development_answers(lock: Mapping[str, Any]) -> str:
@@ -108,6 +125,7 @@ def lock_blocks(reporter: Reporter, test: IndexTest, applied_to: Sequence[str]) 
         value=rule.get("value")
     )
     noun = reporter.noun(DEVELOPMENT)
+    heads = (lock.get("calibration") or {}).get("heads") or {}
     rows = []
     for name, endpoint in lock["endpoints"].items():
         for unit in reporter.options.units:
@@ -119,7 +137,7 @@ def lock_blocks(reporter: Reporter, test: IndexTest, applied_to: Sequence[str]) 
             rows.append(
                 [
                     name,
-                    " + ".join(endpoint["positive"]),
+                    f"own head ({name})" if name in heads else f"sum of {' + '.join(endpoint['positive'])}",
                     unit_title(unit, noun),
                     *values,
                     tables.MISSING if n is None else str(n),
@@ -127,7 +145,7 @@ def lock_blocks(reporter: Reporter, test: IndexTest, applied_to: Sequence[str]) 
             )
     header = [
         "endpoint",
-        "score: sum of",
+        "score",
         "unit",
         "threshold",
         "development sensitivity",
@@ -138,8 +156,11 @@ def lock_blocks(reporter: Reporter, test: IndexTest, applied_to: Sequence[str]) 
     rule_statement = f"Rule: {words}." + (
         f" Fitted on: {source} of the development cohorts." if source else ""
     )
+    members = reporter.members(test)
     statements = [
+        *([f"{test.name} answers by the {mean_of(members)}."] if members else []),
         calibration_statement(lock),
+        *head_statements(lock),
         *ensemble_statements(lock, networks_of(reporter, test)),
         f"Digest {str(lock.get('digest', tables.MISSING))[:12]}; applied unchanged to "
         + (f"{', '.join(applied_to)}." if applied_to else "no external hospital."),

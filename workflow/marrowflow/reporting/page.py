@@ -93,7 +93,17 @@ class Gallery:
     kind: ClassVar[str] = "gallery"
 
 
-Block = Text | Facts | Table | Figure | Figures | Gallery
+@dataclass(frozen=True)
+class Folded:
+    """Blocks under a line that the reader opens; on paper the line alone stands there."""
+
+    summary: str
+    blocks: Sequence[Block]
+
+    kind: ClassVar[str] = "folded"
+
+
+Block = Text | Facts | Table | Figure | Figures | Gallery | Folded
 
 
 @dataclass(frozen=True)

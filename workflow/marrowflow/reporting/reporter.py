@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
+from pydantic import Field
 
 from marrowflow.choices.threshold import locked_threshold
 from marrowflow.config import (
@@ -16,6 +19,7 @@ from marrowflow.config import (
     ClassName,
     Endpoint,
     Identifier,
+    Model,
     Protocol,
     Report,
     Section,
@@ -24,13 +28,18 @@ from marrowflow.config import (
 from marrowflow.errors import UserError
 from marrowflow.reporting import drawing, page, tables
 from marrowflow.reporting.flow import Question
-from marrowflow.reporting.results import IndexTest, Results
+from marrowflow.reporting.primary import Primary
+from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results
 from marrowflow.statistics.endpoints import CLASSES
 
 SURROGATE = (
     "No patient identifiers: near-duplicate clusters stand in for patients; "
     "intervals are clustered by surrogate groups."
 )
+
+
+_UPRIGHT = 6  # index tests that a page shows side by side; of more only the primary one
+T = TypeVar("T")
 
 
 class CommonOptions(Section):
@@ -42,8 +51,11 @@ class CommonOptions(Section):
     endpoints: dict[Identifier, Endpoint]
     report: Report = Report()
     accuracy: Accuracy = Accuracy()
+    models: dict[Identifier, Model]
+    members: dict[Identifier, list[Identifier]] = Field(default_factory=dict)
+    """Models of each ensemble, by the ensemble's name."""
     index_tests: list[str]
-    """All `<model>-<colour>`, the primary one first."""
+    """All `<model>-<colour>`, models before ensembles."""
     protocols: list[Protocol]
     """Protocols that ran; the one that the study is reported under first."""
 
@@ -54,6 +66,7 @@ class Reporter:
 
     options: CommonOptions
     results: Results
+    primary: Primary
     surrogate: frozenset[str] = frozenset()
     """Cohorts without patient identifiers (`DEVELOPMENT` too, where one of its cohorts is)."""
 
@@ -76,9 +89,39 @@ class Reporter:
         named = list(self.options.endpoints)
         return named if named and len(self.options.classes) <= 2 else [*named, CLASSES]
 
+    def __post_init__(self) -> None:
+        """Refuse options and a primary index test that do not belong together."""
+        _check_tests(self.options, self.primary)
+
     def tests(self, protocol: Protocol) -> list[IndexTest]:
-        """All index tests under a protocol, the primary one first."""
-        return [IndexTest(protocol, name) for name in self.options.index_tests]
+        """All index tests under a protocol, the primary one first, the others in the order of the configuration."""
+        first = self.primary.index_test
+        others = [name for name in self.options.index_tests if name != first]
+        return [IndexTest(protocol, name) for name in (first, *others)]
+
+    def members(self, test: IndexTest) -> list[IndexTest]:
+        """Return the index tests whose mean an ensemble is; none for a network of its own."""
+        models = self.options.members.get(test.model, [])
+        return [IndexTest(test.protocol, f"{model}-{test.colour}") for model in models]
+
+    def networks(self, test: IndexTest) -> list[IndexTest]:
+        """Return what was trained for an index test: itself, or an ensemble's members."""
+        return self.members(test) or [test]
+
+    def upright(self, shown: Mapping[IndexTest, T]) -> tuple[list[T], list[T]]:
+        """Divide what a page shows of each index test into what stands open and what is folded away.
+
+        Of more than six index tests only what belongs to the primary one, or to its members, stands open.
+        """
+        first = IndexTest(self.options.protocols[0], self.primary.index_test)
+        own = {first.name, *(test.name for test in self.members(first))}
+        stands = [len(shown) <= _UPRIGHT or test.name in own for test in shown]
+        blocks = list(shown.values())
+        return list(compress(blocks, stands)), list(compress(blocks, (not s for s in stands)))
+
+    def how_primary(self) -> str:
+        """Say how the primary index test became so, without a full stop."""
+        return self.primary.statement(unit_title(self.primary.unit, self.noun(DEVELOPMENT)))
 
     def sources(self, *paths: Path) -> dict[str, str]:
         """Return link text and link of each file that is there."""
@@ -171,11 +214,27 @@ def surrogate_cohorts(inventories: Mapping[str, pd.DataFrame]) -> frozenset[str]
     return frozenset(c for c, table in inventories.items() if table["patient_source"].eq("surrogate").any())
 
 
-def checked_tests(options: CommonOptions) -> CommonOptions:
-    """Refuse options that name no index test, or one that is not ``<model>-<colour>``."""
+def mean_of(members: Sequence[IndexTest]) -> str:
+    """Return what an ensemble is: ``mean of the probabilities of a, b and c``."""
+    *first, last = (test.model for test in members)
+    return (
+        f"mean of the probabilities of {', '.join(first)} and {last}" if first else f"probabilities of {last}"
+    )
+
+
+def _check_tests(options: CommonOptions, primary: Primary) -> None:
     bad = [name for name in options.index_tests if name.count("-") != 1]
     if bad or not options.index_tests:
         raise UserError(
-            f"--options: index_tests needs names like <model>-<colour>, the primary one first; found {options.index_tests}"
+            f"--options: index_tests needs names like <model>-<colour>, one or more; found {options.index_tests}"
         )
-    return options
+    known = {*options.models, *options.members}
+    unknown = [name for name in options.index_tests if name.partition("-")[0] not in known]
+    if unknown:
+        raise UserError(
+            f"--options: {unknown[0]!r} is of none of the models and ensembles ({', '.join(sorted(known))})"
+        )
+    if primary.index_test not in options.index_tests:
+        raise UserError(
+            f"the primary index test {primary.index_test!r} is none of {options.index_tests}: choose anew with choices.primary"
+        )

@@ -46,13 +46,14 @@ _WORDS = (
     "test",
     "answer",
     "answer_against",
+    "network",
 )
 _TRUE = {"true", "1", "1.0"}
 
 
 @dataclass(frozen=True)
 class IndexTest:
-    """One trained classifier under one protocol; `name` is ``<model>-<colour>``."""
+    """One network, or one mean of networks, under one protocol; `name` is ``<model>-<colour>``."""
 
     protocol: Protocol
     name: str
@@ -60,8 +61,12 @@ class IndexTest:
     @property
     def folder(self) -> Path:
         """``<protocol>/<model>/<colour>``, the part of the paths that stands for the index test."""
-        model, _, colour = self.name.partition("-")
-        return Path(self.protocol) / model / colour
+        return Path(self.protocol) / self.model / self.colour
+
+    @property
+    def model(self) -> str:
+        """Name of the model, or of the ensemble."""
+        return self.name.partition("-")[0]
 
     @property
     def colour(self) -> str:

@@ -6,24 +6,18 @@ numbers behind them into the page's folder ``figures/``.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from marrowflow import __version__
 from marrowflow.choices.threshold import locked_threshold
 from marrowflow.config import LEAKY, Protocol
-from marrowflow.files import sha256_of, write_json, write_table
-from marrowflow.images.store import open_store
-from marrowflow.predictions import ENSEMBLE, NO_REFERENCE, PROBABILITY
+from marrowflow.files import write_json, write_table
+from marrowflow.predictions import ENSEMBLE, NO_REFERENCE
 from marrowflow.reporting import drawing, figures, page, tables
 from marrowflow.reporting.accuracy_figures import Asked, Drawing, endpoint_drawings
 from marrowflow.reporting.flow import Flow, draw, trace
-from marrowflow.reporting.locked import development_answers, fitted_choices, networks_of
 from marrowflow.reporting.measures import Beside, measure_blocks, three_analyses
 from marrowflow.reporting.reporter import (
     SURROGATE,
@@ -36,15 +30,13 @@ from marrowflow.reporting.reporter import (
     surrogate_cohorts,
     unit_title,
 )
-from marrowflow.reporting.results import DEVELOPMENT, IndexTest, read_json
-from marrowflow.statistics.endpoints import CLASSES, FEW_PATIENTS
+from marrowflow.reporting.results import DEVELOPMENT, IndexTest
+from marrowflow.statistics.endpoints import CLASSES
 
 NO_ANSWER = ("indeterminate", "not_done")
 """Columns of the confusion table that are no class."""
 
 _WIDE = 760.0  # pixels of a flow diagram on a screen or on paper
-_FIGURE_SOFTWARE = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "pillow")
-_TRAINING_SOFTWARE = ("torch", "torchvision", "timm", "opencv-python-headless")
 
 
 # Flow and cross-tabulation
@@ -67,9 +59,14 @@ def ensemble_footnote(reporter: Reporter, test: IndexTest, cohort: str) -> str:
     rows = table["cohort"].eq(cohort) & table["fold"].eq(ENSEMBLE) & table["truth"].isin(NO_REFERENCE)
     if not rows.any():
         return ""
+    whose = (
+        f" of {', '.join(member.model for member in reporter.members(test))}"
+        if reporter.members(test)
+        else ""
+    )
     return (
         f"The {rows.sum()} images without a usable reference standard were answered by the mean of the networks of "
-        "all folds."
+        f"all folds{whose}."
     )
 
 
@@ -289,215 +286,7 @@ def confusion_matrix(rows: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame
     return table.loc[kept, answers]
 
 
-# Errors
-
-
-def error_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.Block]:
-    """Show the wrong predictions with the largest probability, one thumbnail an image.
-
-    With two classes and an endpoint the answer is the one at the locked threshold of images, else the
-    class with the largest probability. Order: probability of that class from high to low, then the case's id.
-    """
-    most = reporter.options.report.errors_shown
-    if most == 0:
-        return [page.Text(["No patient image is printed (report.errors_shown is 0)."])]
-    path = reporter.results.predictions_path(test, cohort)
-    table = reporter.results.predictions(test, cohort, reporter.options.classes).table
-    countable = table[table["status"].eq("ok") & ~table["truth"].isin(NO_REFERENCE)]
-    countable, how = _answered(reporter, test, countable)
-    wrong = countable[countable["truth"].ne(countable["predicted"])]
-    if wrong.empty:
-        return [
-            page.Text(
-                [f"None of {len(countable)} images was classified wrongly {how}."],
-                sources=reporter.sources(path),
-            )
-        ]
-    confidence = [row[PROBABILITY + row["predicted"]] for row in wrong.to_dict("records")]
-    shown = wrong.assign(confidence=confidence).sort_values(
-        ["confidence", "case_id"], ascending=[False, True], kind="stable"
-    )[:most]
-    pictures: dict[str, np.ndarray] = {}
-    for name, rows in shown.groupby("cohort", sort=True):
-        store = open_store(reporter.results.store_path(str(name), test.colour))
-        place = dict(zip(store.index["case_id"], store.index["row"], strict=True))
-        pictures |= {case: store.pixels[place[case]] for case in rows["case_id"] if case in place}
-    thumbnails, absent = [], 0
-    for row in shown.to_dict("records"):
-        if row["case_id"] not in pictures:
-            absent += 1
-            continue
-        lines = [
-            f"predicted {row['predicted']} ({row['confidence']:.0%})",
-            f"reference {row['truth']}",
-            row["case_id"],
-        ]
-        thumbnails.append(
-            page.thumbnail(pictures[row["case_id"]], lines, f"{row['case_id']}: {lines[0]}, {lines[1]}")
-        )
-    caption = (
-        f"{len(wrong)} of {len(countable)} images with a reference were classified wrongly {how}; "
-        f"the {len(thumbnails)} most confident are shown, as the network saw them ({test.name})."
-        + (f" Picture missing: {absent}." if absent else "")
-    )
-    return [page.Gallery(caption, thumbnails, reporter.sources(path))]
-
-
-def _answered(reporter: Reporter, test: IndexTest, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return images with the answers that accuracy counts, and how they were decided."""
-    options = reporter.options
-    if len(options.classes) != 2 or not options.endpoints or "case" not in options.units:
-        return rows, "by the largest probability (all classes)"
-    name, endpoint = next(iter(options.endpoints.items()))
-    threshold = locked_threshold(reporter.results.lock(test), name, endpoint.positive, "case")
-    (positive,) = endpoint.positive
-    (negative,) = (c for c in options.classes if c != positive)
-    called = rows[PROBABILITY + positive].to_numpy(np.float64) >= threshold
-    answers = np.where(called, positive, negative).astype(object)
-    return rows.assign(predicted=answers), f"at the locked threshold of {name}, {tables.number(threshold)}"
-
-
-# Limitations and record
-
-
-def limitations(
-    reporter: Reporter, inventories: Mapping[str, pd.DataFrame], roles: Mapping[str, str]
-) -> list[str]:
-    """Return the limitations that the data themselves show, one sentence each."""
-    found = []
-    if reporter.options.study.notice:
-        found.append(f"Notice of the study: {reporter.options.study.notice}")
-    if "as_published" in reporter.options.protocols:
-        found.append(
-            "The protocol as_published divides by image, so images of one patient can be trained and tested on: "
-            f"{LEAKY}."
-        )
-    development = [c for c in inventories if roles[c] == "development"]
-    external = [c for c in inventories if roles[c] == "external"]
-    if len(development) == 1:
-        found.append("One development cohort: variation between hospitals was not seen in training.")
-    if not external:
-        found.append("No external validation: all estimates are from the hospitals that were trained on.")
-    found += _ensemble_limitation(reporter) if external else []
-    for cohort, inventory in inventories.items():
-        found += _cohort_limitations(cohort, inventory, reporter.options.classes)
-    return found
-
-
-def _ensemble_limitation(reporter: Reporter) -> list[str]:
-    test = reporter.tests(reporter.options.protocols[0])[0]
-    lock = reporter.results.lock(test)
-    choices = " and ".join(fitted_choices(lock))
-    if not choices or networks_of(reporter, test) == 1:
-        return []
-    return [
-        f"External scores are means of the networks of all folds, but {choices} of {test.name} "
-        f"{'were' if ' and ' in choices else 'was'} fitted on development scores ({development_answers(lock)}): "
-        "averaging can shift scores against the threshold."
-    ]
-
-
-def _cohort_limitations(cohort: str, inventory: pd.DataFrame, classes: Sequence[str]) -> list[str]:
-    found = []
-    noun = tables.PATIENTS
-    if inventory["patient_source"].eq("surrogate").any():
-        noun = tables.SURROGATES
-        found.append(f"{cohort}: {SURROGATE[0].lower()}{SURROGATE[1:]}")
-    kept = inventory[inventory["status"].eq("included")]
-    usable = kept[kept["reference_status"].eq("ok")]
-    per_class = usable.groupby("label")["patient_id"].nunique()
-    few = [f"{c} {per_class.get(c, 0)}" for c in classes if 0 < per_class.get(c, 0) < FEW_PATIENTS]
-    if few:
-        found.append(
-            f"{cohort}: fewer than {FEW_PATIENTS} {noun} with {', '.join(few)}; their intervals are unreliable."
-        )
-    absent = [c for c in classes if not per_class.get(c, 0)]
-    if absent:
-        found.append(f"{cohort}: no {noun[:-1]} with {', '.join(absent)}; nothing is known about them there.")
-    states = kept.groupby("patient_id")["reference_status"].agg(lambda s: s.eq("ok").any())
-    without = int((~states.astype(bool)).sum())
-    if without:
-        found.append(
-            f"{cohort}: {without} of {len(states)} {noun} lack a usable reference standard and count in no estimate."
-        )
-    if "scanner" in kept:
-        scanners = sorted({str(s) for s in kept["scanner"].dropna()} - {""})
-        if len(scanners) == 1:
-            found.append(f"{cohort}: all images come from one scanner ({scanners[0]}).")
-    return found
-
-
-def limitation_section(found: Sequence[str]) -> page.Section:
-    """Return the section that prints limitations."""
-    return page.Section(
-        "Limitations found in the data",
-        "limitations",
-        [page.Text(found or ["None found by the checks of this report."])],
-    )
-
-
-def record_section(reporter: Reporter, tests: Iterable[IndexTest], cohorts: Sequence[str]) -> page.Section:
-    """Return versions of the software, the models' cards and the checksums of what was reported on."""
-    software = [f"marrowflow {__version__}", f"Python {platform.python_version()}"]
-    software += [f"{name} {_version(name)}" for name in (*_FIGURE_SOFTWARE, *_TRAINING_SOFTWARE)]
-    rows, cards = [], []
-    for test in tests:
-        digest = reporter.results.lock(test).get("digest", tables.MISSING)
-        rows.append([test.protocol, test.name, "locked threshold", str(digest)[:12]])
-        for cohort in cohorts:
-            path = reporter.results.predictions_path(test, cohort)
-            rows.append(
-                [
-                    test.protocol,
-                    test.name,
-                    f"predictions, {cohort}",
-                    sha256_of(path)[:12] if path.is_file() else tables.MISSING,
-                ]
-            )
-        path = reporter.results.training_path(test, "0", "card.json")
-        card = read_json(path)
-        lines = [[k, str(v)] for k, v in _scalars(card or {})]
-        cards.append(
-            tables.Table(
-                f"Model card of {test.name}, fold 0",
-                ["key", "value"],
-                lines,
-                (),
-                (),
-                reporter.sources(path),
-                test.leaky,
-            )
-        )
-    checks = tables.Table(
-        "Checksums (SHA-256, first 12 digits) of what this page reports on",
-        ["protocol", "index test", "file", "checksum"],
-        rows,
-    )
-    statement = (
-        f"Versions in the environment that wrote this page: {', '.join(software)}. "
-        "Those that trained are in the model cards."
-    )
-    return page.Section("Software and run record", "record", [page.Text([statement]), checks, *cards])
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not in this environment"
-
-
-def _scalars(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Yield the numbers and words of a nested object with their dotted keys, sorted."""
-    for key in sorted(value):
-        item = value[key]
-        if isinstance(item, Mapping):
-            yield from _scalars(item, f"{prefix}{key}.")
-        elif isinstance(item, list):
-            if len(item) <= 30 and all(isinstance(i, str | int | float) for i in item):
-                yield f"{prefix}{key}", ", ".join(map(str, item))
-        else:
-            yield f"{prefix}{key}", tables.MISSING if item is None else item
+# Banners
 
 
 def banners(inventories: Mapping[str, pd.DataFrame], protocols: Sequence[Protocol]) -> list[str]:

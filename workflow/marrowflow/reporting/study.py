@@ -5,77 +5,46 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from marrowflow.cli import existing_file, progress, step_parser
 from marrowflow.cohorts.table import Cohort, read_cohorts
-from marrowflow.config import (
-    Augmentation,
-    Calibration,
-    ColourRecipe,
-    Identifier,
-    Model,
-    Protocol,
-    Splits,
-    Threshold,
-    Training,
-    read_options,
-)
-from marrowflow.files import write_table
-from marrowflow.reporting import drawing, page, tables
-from marrowflow.reporting.accuracy_figures import short
+from marrowflow.config import Protocol, read_options
+from marrowflow.reporting import page, tables
 from marrowflow.reporting.comparisons import comparison_blocks
-from marrowflow.reporting.forest import Estimate, forest
-from marrowflow.reporting.locked import fitting_statement, lock_blocks
-from marrowflow.reporting.methods import interval_section
+from marrowflow.reporting.errors_shown import error_blocks
+from marrowflow.reporting.glance import glance_blocks
+from marrowflow.reporting.limitations import limitation_section, limitations
+from marrowflow.reporting.locked import lock_blocks
+from marrowflow.reporting.networks import network_blocks
+from marrowflow.reporting.partitions import PROTOCOLS, partition_blocks
+from marrowflow.reporting.primary import Primary, read_primary
+from marrowflow.reporting.published import assumed_section, published_section
+from marrowflow.reporting.record import record_section
 from marrowflow.reporting.reporter import (
-    CommonOptions,
     Reporter,
-    checked_tests,
     endpoint_title,
-    leaky_suffix,
     missing,
-    stem,
     surrogate_cohorts,
     unit_title,
 )
-from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_csv, read_json
+from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_csv
 from marrowflow.reporting.sections import (
     accuracy_sections,
     banners,
     ensemble_footnote,
-    error_blocks,
     flow_blocks,
     flow_of,
-    limitation_section,
-    limitations,
-    record_section,
 )
-from marrowflow.reporting.training_figure import training_curves
+from marrowflow.reporting.settings import settings_section
+from marrowflow.reporting.study_options import Options
+from marrowflow.reporting.training import training_blocks
 
 log = logging.getLogger(__name__)
 
-_PROTOCOLS = {
-    "sound": "patients and near-duplicate clusters are never divided",
-    "as_published": "divided by image as published",
-}
 
-
-class Options(CommonOptions):
-    """What the study's report depends on."""
-
-    splits: Splits = Splits()
-    training: Training = Training()
-    models: dict[Identifier, Model]
-    colour: dict[Identifier, ColourRecipe]
-    threshold: Threshold = Threshold()
-    calibration: Calibration = Calibration()
-    augmentation: Augmentation = Augmentation()
-
-
-def report_study(options: Options, results: Results, cohorts: Sequence[Cohort]) -> Path:
+def report_study(options: Options, results: Results, cohorts: Sequence[Cohort], primary: Primary) -> Path:
     """Write ``index.html`` with its figures for a study.
 
     Parameters
@@ -86,6 +55,8 @@ def report_study(options: Options, results: Results, cohorts: Sequence[Cohort]) 
         Where the results lie and where the page goes.
     cohorts
         All lines of the cohort table.
+    primary
+        The index test that is reported first.
 
     Returns
     -------
@@ -95,20 +66,20 @@ def report_study(options: Options, results: Results, cohorts: Sequence[Cohort]) 
     Raises
     ------
     UserError
-        A cohort without inventory or predictions, or no locked threshold.
+        A cohort without inventory or predictions, no locked threshold, or a primary index test that is none of the study's.
     """
-    checked_tests(options)
     inventories = {c.name: results.inventory(c.name) for c in cohorts}
     surrogate = surrogate_cohorts(inventories)
     if any(c.name in surrogate and c.role == "development" for c in cohorts):
         surrogate |= {DEVELOPMENT}
-    reporter = Reporter(options, results, surrogate)
+    reporter = Reporter(options, results, primary, surrogate)
     sections = [_cohort_section(reporter, cohorts, inventories)]
     for protocol in progress(options.protocols, "report of the study", unit="protocol"):
         sections += _protocol_sections(reporter, options, protocol, cohorts)
     if "as_published" in options.protocols:
         sections.append(_optimism_section(reporter))
-    sections.append(_methods_section(options, reporter.common_noun(inventories)))
+    sections += filter(None, [published_section(reporter, options), assumed_section(options)])
+    sections.append(settings_section(reporter, options, reporter.common_noun(inventories)))
     roles = {c.name: c.role for c in cohorts}
     sections.append(limitation_section(limitations(reporter, inventories, roles)))
     tests = [t for protocol in options.protocols for t in reporter.tests(protocol)]
@@ -126,8 +97,8 @@ def report_study(options: Options, results: Results, cohorts: Sequence[Cohort]) 
                 "External validation": ", ".join(c.hospital for c in external) or "none",
                 "Classes": ", ".join(options.classes),
                 "Primary endpoint": endpoint_title(options, reporter.endpoints[0]),
-                "Primary index test": options.index_tests[0],
-                "Protocol": "; ".join(f"{p} ({_PROTOCOLS[p]})" for p in options.protocols),
+                "Primary index test": f"{primary.index_test}, {reporter.how_primary()}",
+                "Protocol": "; ".join(f"{p} ({PROTOCOLS[p]})" for p in options.protocols),
             },
             sections=sections,
         ),
@@ -186,210 +157,19 @@ def _protocol_sections(
     ]
     alone = [] if compared else comparison_blocks(reporter, protocol, DEVELOPMENT, "Development")
     return [
-        section("Results at a glance", "glance", _glance_blocks(reporter, test, external)),
+        section("Results at a glance", "glance", glance_blocks(reporter, test, external)),
+        section("All networks", "networks", network_blocks(reporter, options, protocol)),
         section(
             f"Flow of {reporter.common_noun(c.name for c in cohorts)} and cross-tabulation", "flow", [], flows
         ),
-        section("Partitions and leakage gate", "partitions", _partition_blocks(reporter, test)),
-        section("Training", "training", _training_blocks(reporter, options, protocol)),
+        section("Partitions and leakage gate", "partitions", partition_blocks(reporter, test)),
+        section("Training", "training", training_blocks(reporter, options, protocol)),
         section("Locked threshold", "threshold", lock_blocks(reporter, test, [c.hospital for c in external])),
         section("Accuracy on development data, out of fold", "development", [], development),
         section("External validation", "external", _external_blocks(reporter, test, external)),
         section("Comparison of index tests", "comparison", alone, compared),
         section("Most confident errors, development", "errors", error_blocks(reporter, test, DEVELOPMENT)),
     ]
-
-
-def _glance_blocks(reporter: Reporter, test: IndexTest, external: Sequence[Cohort]) -> list[page.Block]:
-    """Compare development and hospitals: forest plot of the primary endpoint, a table of each endpoint."""
-    results, unit = reporter.results, reporter.unit
-    names = {DEVELOPMENT: "Development", **{c.name: c.hospital for c in external}}
-    metrics = {name: results.accuracy(test, name, "metrics.csv") for name in names}
-    warnings = {name: results.accuracy(test, name, "warnings.csv") for name in names}
-    sources = {
-        f"metrics.csv of {name}": results.href(results.accuracy_path(test, name, "metrics.csv"))
-        for name in names
-    }
-    noun = reporter.common_noun(names)
-    nouns = {title: reporter.noun(name) for name, title in names.items()}
-    warned = {title: warnings[name] for name, title in names.items()}
-    fitting = [fitting_statement(results.lock(test))]
-    blocks: list[page.Block] = [
-        tables.comparison_table(
-            {title: (metrics[name], warnings[name]) for name, title in names.items()},
-            "data",
-            endpoint,
-            unit,
-            f"{test.name}, {endpoint}, {unit_title(unit, noun)}: estimate ({reporter.options.accuracy.confidence:.0%} interval)",
-            sources,
-            [
-                *(fitting if endpoint in reporter.options.endpoints else []),
-                *reporter.common_remarks(names),
-                *tables.comparison_warnings(warned, endpoint, unit, nouns),
-            ],
-            test.leaky,
-            noun,
-        )
-        for endpoint in reporter.endpoints
-    ]
-    return [_forest(reporter, test, names, metrics, warnings), *blocks]
-
-
-def _forest(
-    reporter: Reporter,
-    test: IndexTest,
-    names: dict[str, str],
-    metrics: dict[str, pd.DataFrame | None],
-    warnings: dict[str, pd.DataFrame | None],
-) -> page.Figure:
-    endpoint, unit = reporter.endpoints[0], reporter.unit
-    panels: dict[str, list[Estimate]] = {}
-    records = []
-    for metric, of in tables.headline(endpoint):
-        title = tables.metric_title(metric, of)
-        for name, who in names.items():
-            row = tables.primary_row(metrics[name], endpoint, unit, metric, of)
-            value = {k: float(row[k]) if row else float("nan") for k in ("estimate", "low", "high")}
-            n = tables.whole(row["n_patients" if unit == "patient" else "n_cases"]) if row else tables.MISSING
-            made_of = (tables.share(row) if row else "") or f"n = {n}"
-            lacking = value["low"] != value["low"] or value["high"] != value["high"]
-            why = tables.warnings_of(warnings[name], endpoint, unit, metric, of) if row and lacking else []
-            reason = "; ".join(why).replace(tables.PATIENTS, reporter.noun(name))
-            estimate = Estimate(who, made_of, short(row), **value, reason=reason)
-            panels.setdefault(title, []).append(estimate)
-            records.append({"cohort": name, "metric": metric, "class": of, "of": made_of, **value})
-    file = stem("forest", *leaky_suffix(test))
-    path = reporter.folder / f"{file}.csv"
-    write_table(path, pd.DataFrame(records))
-    title = f"Accuracy by hospital: {endpoint_title(reporter.options, endpoint)}"
-    noun = reporter.common_noun(names)
-    counted = noun if unit == "patient" else "images"
-    remarks = reporter.common_remarks(names)
-    subtitle = ". ".join(
-        [
-            f"{test.name}, {unit_title(unit, noun)}, {reporter.options.accuracy.confidence:.0%} intervals; "
-            f"in parentheses: {counted} (numerator/denominator, or n)",
-            *(text.rstrip(".") for text in remarks),
-        ]
-    )
-    labels = [f"{metric}: {e.name} ({e.n}) {e.value}" for metric, rows in panels.items() for e in rows]
-    return reporter.draw(
-        forest(panels, title, subtitle, test.leaky),
-        file,
-        f"{title}. {subtitle}.",
-        drawing.alternative_text(title, subtitle, labels),
-        reporter.sources(path),
-        test.leaky,
-    )
-
-
-def _partition_blocks(reporter: Reporter, test: IndexTest) -> list[page.Block]:
-    path = reporter.results.split_path(test.protocol, "counts.csv")
-    counts = read_csv(path)
-    blocks: list[page.Block] = []
-    if counts is None:
-        blocks.append(missing(path, reporter.results))
-    else:
-        noun = reporter.noun(DEVELOPMENT)
-        title = f"{noun.capitalize()} and images by fold ({_PROTOCOLS[test.protocol]})"
-        blocks.append(
-            tables.counts_table(
-                counts, reporter.options.classes, title, reporter.sources(path), test.leaky, noun
-            )
-        )
-    return [*blocks, *_gate_blocks(reporter, test)]
-
-
-def _gate_blocks(reporter: Reporter, test: IndexTest) -> list[page.Block]:
-    """State what the leakage gate found before training, in words; fold by fold where something leaked."""
-    path = reporter.results.split_path(test.protocol, "gate.json")
-    gate = read_json(path)
-    if gate is None:
-        return [missing(path, reporter.results)]
-    leaks: dict[str, int] = gate.get("leaks", {})
-    noun = reporter.noun(DEVELOPMENT)
-    kinds = {kind: noun if kind == "patients" else kind.replace("_", " ") for kind in leaks}
-    found = ", ".join(f"{n} {kinds[kind]}" for kind, n in leaks.items()) or tables.MISSING
-    statement = (
-        f"Leakage gate, before any training: on two sides of a fold stood {found} "
-        f"(of {gate.get('n_patients', tables.MISSING)} {noun} and {gate.get('n_cases', tables.MISSING)} images; "
-        f"near duplicates differ in at most {gate.get('distance', tables.MISSING)} of 64 bits)."
-    )
-    leaked = any(leaks.values())
-    blocks: list[page.Block] = [
-        page.Text([statement], "warning" if leaked else "note", reporter.sources(path))
-    ]
-    if leaked:
-        rows = [
-            [str(f["fold"]), str(f["n_test_cases"]), *(f"{f[k]['n']} ({f[k]['test_cases']})" for k in leaks)]
-            for f in gate["folds"]
-        ]
-        header = ["fold", "test images", *kinds.values()]
-        notes = ["Cells: how many stand on two sides (test images with a like in training or validation)."]
-        title = "What leaks, by fold"
-        blocks.append(
-            tables.Table(title, header, rows, range(1, 6), notes, reporter.sources(path), test.leaky)
-        )
-    return blocks
-
-
-def _training_blocks(reporter: Reporter, options: Options, protocol: Protocol) -> list[page.Block]:
-    """Draw each index test's accuracy and loss by epoch, all folds in one figure."""
-    rule = options.splits if protocol == "sound" else options.splits.as_published
-    folds = rule.folds if rule is not None and rule.scheme in ("kfold", "monte_carlo") else 1
-    drawn: list[page.Figure] = []
-    lost: list[page.Block] = []
-    for test in reporter.tests(protocol):
-        histories, cards = {}, {}
-        for fold in map(str, range(folds)):
-            path = reporter.results.training_path(test, fold, "history.csv")
-            history = read_csv(path)
-            if history is None or history.empty:
-                lost.append(missing(path, reporter.results))
-            else:
-                histories[fold] = history
-                cards[fold] = read_json(reporter.results.training_path(test, fold, "card.json")) or {}
-        if histories:
-            drawn.append(_training_figure(reporter, test, histories, cards))
-    return [page.Figures(drawn), *lost] if drawn else lost
-
-
-def _training_figure(
-    reporter: Reporter, test: IndexTest, histories: dict[str, pd.DataFrame], cards: dict[str, dict[str, Any]]
-) -> page.Figure:
-    file = stem("curves", test.name, *leaky_suffix(test))
-    path = reporter.folder / f"{file}.csv"
-    write_table(
-        path, pd.concat([h.assign(fold=int(fold)) for fold, h in histories.items()], ignore_index=True)
-    )
-    title = f"Accuracy and loss: {test.name}"
-    subtitle = (
-        f"n = {len(histories)} fold{'s' if len(histories) > 1 else ''}, one line each; {_trained_on(cards)}"
-    )
-    kept = {fold: card["best_epoch"] for fold, card in cards.items() if "best_epoch" in card}
-    return reporter.draw(
-        training_curves(histories, kept, title, subtitle, test.leaky),
-        file,
-        f"{title}. {subtitle}.",
-        drawing.alternative_text(title, subtitle),
-        reporter.sources(path),
-        test.leaky,
-    )
-
-
-def _trained_on(cards: dict[str, dict[str, Any]]) -> str:
-    """Return how many images the networks were trained on, as their cards say."""
-    sizes = [
-        sum(count["images"] for count in card["data"]["train"].values())
-        for card in cards.values()
-        if "data" in card
-    ]
-    if not sizes:
-        return f"number of training images {tables.MISSING}"
-    few, many = min(sizes), max(sizes)
-    return (
-        f"{few if few == many else f'{few} to {many}'} training images{' a fold' if len(cards) > 1 else ''}"
-    )
 
 
 def _external_blocks(reporter: Reporter, test: IndexTest, external: Sequence[Cohort]) -> list[page.Block]:
@@ -425,78 +205,35 @@ def _external_blocks(reporter: Reporter, test: IndexTest, external: Sequence[Coh
 
 
 def _optimism_section(reporter: Reporter) -> page.Section:
-    blocks: list[page.Block] = []
+    found: dict[IndexTest, page.Block] = {}
     for test in reporter.tests("as_published"):
         path = reporter.results.optimism_path(test)
         table = read_csv(path)
         if table is None:
-            blocks.append(missing(path, reporter.results))
+            found[test] = missing(path, reporter.results)
             continue
         title = f"{test.name}: as published beside sound"
         noun = reporter.noun(DEVELOPMENT)
-        blocks.append(tables.optimism_table(table, title, reporter.sources(path), noun))
-    return page.Section("Optimism of the published protocol", "optimism", blocks, leaky=True)
-
-
-def _methods_section(options: Options, noun: str) -> page.Section:
-    """Return the settings that ran, as they were configured; `noun` is what stands for patients."""
-    models = [
-        [
-            name,
-            m.network,
-            m.mode,
-            m.weights if m.mode != "scratch" else "none",
-            ", ".join(m.colours or options.colour),
-            f"{m.training.optimiser}, rate {m.training.rate:g}, {m.training.schedule}",
-            f"{m.training.epochs} / {m.training.batch_size}",
-            "none" if m.training.patience is None else str(m.training.patience),
-        ]
-        for name, m in options.models.items()
-    ]
-    value = "" if options.threshold.value is None else f", value {options.threshold.value:g}"
-    splits = options.splits
-    return page.Section(
-        "Settings",
-        "settings",
-        [
-            tables.Table(
-                "Networks",
-                [
-                    "model",
-                    "network",
-                    "mode",
-                    "start weights",
-                    "colour",
-                    "optimiser",
-                    "epochs / batch",
-                    "patience",
-                ],
-                models,
-            ),
-            page.Facts(
-                {
-                    "Split": f"{splits.scheme}, {splits.folds} folds, validation share {splits.validation:g}, seed {splits.seed}",
-                    "Augmentation": options.augmentation.plan,
-                    "Colour": "; ".join(
-                        f"{name}: {recipe.method}" for name, recipe in options.colour.items()
-                    ),
-                    "Calibration": options.calibration.method,
-                    "Threshold": f"{options.threshold.rule}{value}",
-                    "Units of analysis": ", ".join(options.units),
-                }
-            ),
-        ],
-        [interval_section(options, noun)],
-    )
+        found[test] = tables.optimism_table(table, title, reporter.sources(path), noun)
+    shown, rest = reporter.upright(found)
+    folded = [page.Folded(f"{len(rest)} more index tests: as published beside sound", rest)] if rest else []
+    return page.Section("Optimism of the published protocol", "optimism", [*shown, *folded], leaky=True)
 
 
 def main(argv: Sequence[str]) -> None:
     """Write the report of the study into ``--out``."""
     parser = step_parser("reporting.study", "Report the whole study.")
     parser.add_argument("--results", type=Path, required=True, help="the study's folder of results")
+    parser.add_argument(
+        "--primary",
+        type=existing_file,
+        required=True,
+        help="which index test is reported first (primary.json)",
+    )
     parser.add_argument("--cohorts", type=existing_file, required=True, help="the cohort table")
     parser.add_argument("--out", type=Path, required=True, help="folder of index.html and figures/")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
-    path = report_study(options, Results(args.results, args.out), read_cohorts(args.cohorts))
+    results = Results(args.results, args.out)
+    path = report_study(options, results, read_cohorts(args.cohorts), read_primary(args.primary))
     log.info("wrote %s", path)

@@ -9,13 +9,16 @@ Checked in each fold, against the inventories and not against what the split say
 
 Protocol ``sound``: a hit stops the run, and no gate is written. Protocol ``as_published`` divides patients
 on purpose: what leaks is counted and written, and only the last three (which no published rule asks for)
-stop it. ``gate.json`` holds::
+stop it. Where it divides samples (``augmented: true``), each sample stands once, the plan and the folds
+must have every sample on the same side, and one kind more is counted: parents, images whose copies stand
+on two sides. ``gate.json`` holds::
 
     protocol, distance, n_cases, n_patients, n_groups
     leaky        true for as_published: the stamp that every output of this protocol bears
-    leaks        for patients, groups, exact_duplicates, near_duplicates: n on two sides of any fold
-    folds        a fold: fold, n_test_cases and, for each of the four, n (on two sides) and test_cases
-                 (those with a like in training or validation)
+    leaks        for patients, groups, exact_duplicates, near_duplicates (and parents): n on two sides of
+                 any fold
+    folds        a fold: fold, n_test_cases and, for each of these, n (on two sides) and test_cases (those
+                 with a like in training or validation; where samples are divided, samples)
     plans        a plan: fold, n_samples, n_parents
 """
 
@@ -33,7 +36,8 @@ from marrowflow.cohorts.duplicates import cluster_inventory
 from marrowflow.config import Protocol, Section, Splits, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_json
-from marrowflow.splits.partition import PARTITIONS, TEST, TRAIN, read_cases
+from marrowflow.splits.partition import read_cases
+from marrowflow.splits.samples import PARTITIONS, SAMPLE, TEST, TRAIN
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,8 @@ KINDS = {
     "near_duplicates": "cluster",
 }
 """What may not cross, and the column that identifies it."""
+PARENTS = {"parents": "case_id"}
+"""What crosses besides where samples are divided, and not the images that they were made of."""
 
 
 class Options(Section):
@@ -86,16 +92,20 @@ def check_folds(
         With examples of everything that was found.
     """
     plans = plans or {}
-    problems = _misplaced(folds, cases, tested_once)
+    # Only a published rule may divide samples: whatever the table says, a sound one has each image once.
+    divides_samples = protocol == "as_published" and set(SAMPLE) <= set(folds)
+    unit = ["case_id", *SAMPLE] if divides_samples else ["case_id"]
+    problems = _misplaced(folds, cases, tested_once, unit)
     for fold, plan in plans.items():
-        problems += _strange_parents(folds, fold, plan)
+        problems += _strange_rows(folds, fold, plan, unit)
     if problems:
         raise UserError(enumerate_problems("the folds cannot be trained on:", problems))
     identity = cases[["case_id", "patient_id", "sha256"]].assign(cluster=cluster_inventory(cases, distance))
     sides = folds[["fold", "case_id", "group", "partition"]].merge(
         identity, on="case_id", validate="many_to_one"
     )
-    crossing = {kind: _crossing(sides, column) for kind, column in KINDS.items()}
+    kinds = KINDS | PARENTS if divides_samples else KINDS
+    crossing = {kind: _crossing(sides, column) for kind, column in kinds.items()}
     if protocol == "sound":
         _refuse_leaks(sides, crossing)
     return {
@@ -107,9 +117,9 @@ def check_folds(
         "n_groups": int(sides["group"].nunique()),
         "leaks": {
             kind: int(sides.loc[rows, column].nunique())
-            for (kind, column), rows in zip(KINDS.items(), crossing.values(), strict=True)
+            for (kind, column), rows in zip(kinds.items(), crossing.values(), strict=True)
         },
-        "folds": [_fold_counts(rows, crossing) for _, rows in sides.groupby("fold")],
+        "folds": [_fold_counts(rows, kinds, crossing) for _, rows in sides.groupby("fold")],
         "plans": [
             {"fold": fold, "n_samples": len(plan), "n_parents": int(plan["case_id"].nunique())}
             for fold, plan in sorted(plans.items())
@@ -157,16 +167,18 @@ def main(argv: Sequence[str]) -> None:
     write_json(args.out, gate)
 
 
-def _misplaced(folds: pd.DataFrame, cases: pd.DataFrame, tested_once: bool) -> list[str]:
-    """Find cases that are unknown, left out, doubled in a fold, in no known partition or tested again."""
+def _misplaced(folds: pd.DataFrame, cases: pd.DataFrame, tested_once: bool, unit: Sequence[str]) -> list[str]:
+    """Find cases that are unknown, left out, doubled in a fold, in no known partition or tested again.
+
+    Of samples, a plan may leave out all of an image.
+    """
     problems = []
     known, used = set(cases["case_id"]), set(folds["case_id"])
     problems += [f"case {case} stands in no inventory" for case in sorted(used - known)]
     for fold, rows in folds.groupby("fold"):
-        problems += [
-            f"fold {fold}: case {case} was left out" for case in sorted(known - set(rows["case_id"]))
-        ]
-    twice = folds[folds.duplicated(["fold", "case_id"])]
+        left_out = known - set(rows["case_id"]) if list(unit) == ["case_id"] else set()
+        problems += [f"fold {fold}: case {case} was left out" for case in sorted(left_out)]
+    twice = folds[folds.duplicated(["fold", *unit])]
     problems += [f"fold {r.fold}: case {r.case_id} stands there more than once" for r in twice.itertuples()]
     odd = folds[~folds["partition"].isin(PARTITIONS)]
     problems += [f"fold {r.fold}: case {r.case_id} is in {r.partition!r}" for r in odd.itertuples()]
@@ -178,14 +190,28 @@ def _misplaced(folds: pd.DataFrame, cases: pd.DataFrame, tested_once: bool) -> l
     return problems
 
 
-def _strange_parents(folds: pd.DataFrame, fold: int, plan: pd.DataFrame) -> list[str]:
-    """Find parents of a plan that their fold does not train on."""
-    here = folds[folds["fold"] == fold].set_index("case_id")["partition"]
-    strange = sorted(set(plan["case_id"]) - set(here.index[here == TRAIN]))
-    return [
-        f"the plan of fold {fold} augments {case}, which is {here.get(case, 'no case')} there"
-        for case in strange
+def _strange_rows(folds: pd.DataFrame, fold: int, plan: pd.DataFrame, unit: Sequence[str]) -> list[str]:
+    """Find rows of a plan that stand on another side than their fold has them on, and samples that it lacks.
+
+    A plan of images is for training alone, and may leave some out.
+    """
+    of_samples = len(unit) > 1
+    here = folds.loc[folds["fold"] == fold, [*unit, "partition"]]
+    both = plan[[*unit, "partition"]].merge(here, on=list(unit), how="outer", suffixes=("", "_there"))
+    both = both.fillna({"partition": "", "partition_there": "no case"})
+    planned, lacking = both[both["partition"] != ""], both[both["partition"] == ""]
+    wrong = planned["partition"] != planned["partition_there"]
+    if not of_samples:
+        wrong |= planned["partition"] != TRAIN
+    problems = [
+        f"the plan of fold {fold} augments {row.case_id} for {row.partition}, which is {row.partition_there} there"
+        for row in planned[wrong].drop_duplicates("case_id").itertuples()
     ]
+    if of_samples:
+        problems += [
+            f"the plan of fold {fold} lacks a copy of {case}" for case in lacking["case_id"].unique()
+        ]
+    return problems
 
 
 def _crossing(sides: pd.DataFrame, column: str) -> pd.Series:
@@ -208,10 +234,12 @@ def _refuse_leaks(sides: pd.DataFrame, crossing: Mapping[str, pd.Series]) -> Non
         )
 
 
-def _fold_counts(rows: pd.DataFrame, crossing: Mapping[str, pd.Series]) -> dict[str, Any]:
+def _fold_counts(
+    rows: pd.DataFrame, kinds: Mapping[str, str], crossing: Mapping[str, pd.Series]
+) -> dict[str, Any]:
     tested = rows["partition"] == TEST
     counts: dict[str, Any] = {"fold": int(rows["fold"].iloc[0]), "n_test_cases": int(tested.sum())}
-    for kind, column in KINDS.items():
+    for kind, column in kinds.items():
         hit = crossing[kind].loc[rows.index]
         counts[kind] = {"n": int(rows.loc[hit, column].nunique()), "test_cases": int((hit & tested).sum())}
     return counts

@@ -6,6 +6,10 @@ Protocol ``sound``
 Protocol ``as_published``
     What is dealt is the image, as the study was published. The column ``group`` still says which images
     belong together, so that `marrowflow.splits.leakage` can count what leaks.
+Protocol ``as_published`` with ``augmented: true``
+    What is dealt is the sample: an image's original and each of its augmented copies (aamds2022 augmented
+    first and then divided). The table then has one row a fold and sample, and two more columns,
+    ``transform`` and ``copy``, that tell an image's samples apart; copies of one image stand on several sides.
 
 Strata are (cohort, label). A group with several labels (an infected patient has infected and healthy
 cells) stands in the stratum of its most frequent one; among equals, of the first in the study's order.
@@ -35,32 +39,38 @@ images, they are dealt from its training images by the rule above.
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from marrowflow.cli import existing_file, step_parser
-from marrowflow.cohorts.duplicates import cluster_inventory
-from marrowflow.config import AsPublished, ClassName, Protocol, Section, Splits, read_options
+from marrowflow.config import AsPublished, Augmentation, ClassName, Protocol, Section, Splits, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_table
-from marrowflow.splits.keyed import keyed_hash, keyed_order
+from marrowflow.splits.dealing import Strata, deal, share_of
+from marrowflow.splits.groups import group_patients
+from marrowflow.splits.keyed import keyed_order
+from marrowflow.splits.samples import (
+    DRAWN_ONCE,
+    PARTITIONS,
+    SAMPLE,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    sample_names,
+    samples_of,
+    targeted_names,
+)
+from marrowflow.splits.shortage import refuse_empty_sides, refuse_scarce_classes
 
 log = logging.getLogger(__name__)
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
-PARTITIONS = (TRAIN, VALIDATION, TEST)
-COLUMNS = ("fold", "case_id", "patient_id", "group", "cohort", "label", "partition")
+COLUMNS = ("fold", "case_id", "patient_id", "group", "cohort", "label", "type", "partition")
+"""Of folds.parquet; ``type`` is the manifests' own label, before the label map."""
 
 _WORDS = {"train": TRAIN, "validation": VALIDATION, "valid": VALIDATION, "val": VALIDATION, "test": TEST}
-
-Strata = Mapping[tuple[str, str], Sequence[str]]
-"""(cohort, label) → names of what is dealt there."""
 
 
 class Options(Section):
@@ -70,6 +80,8 @@ class Options(Section):
     classes: list[ClassName]
     distance: int
     """Of near duplicates, in bits: the study's intake.near_duplicate_distance."""
+    augmentation: Augmentation = Augmentation()
+    """Which samples there are, where samples are divided (as_published.augmented)."""
 
 
 def read_cases(inventories: Sequence[Path]) -> pd.DataFrame:
@@ -96,6 +108,7 @@ def partition(
     classes: Sequence[str],
     distance: int,
     protocol: Protocol = "sound",
+    augmentation: Augmentation | None = None,
 ) -> pd.DataFrame:
     """Divide the cases.
 
@@ -110,114 +123,52 @@ def partition(
     distance
         Largest Hamming distance of near duplicates' perceptual hashes, bits.
     protocol
-        ``as_published`` deals images, by the scheme of ``splits.as_published``.
+        ``as_published`` deals images, or their augmented copies, by the scheme of ``splits.as_published``.
+    augmentation
+        Which copies there are; needed where they are dealt.
 
     Returns
     -------
     DataFrame
-        `COLUMNS`; fold int64 from 0, one row a fold and case, in the order of ``cases`` within each fold.
+        `COLUMNS`; fold int64 from 0, one row a fold and case, in the order of ``cases`` within each fold. Where
+        samples are dealt, one row a fold and sample, with the columns `marrowflow.splits.samples.SAMPLE`.
 
     Raises
     ------
     UserError
         A class with too few patients for the scheme (and what would be possible); a label that is no
-        class; a split column that is missing, holds other words, or leaves training or test empty.
+        class; a split column that is missing, holds other words, or leaves training or test empty;
+        samples to be dealt where nothing is augmented.
     """
     _refuse_other_labels(cases, classes)
     part, group = group_patients(cases, distance)
+    cases = cases.assign(group=group)
     rule: Splits | AsPublished = splits
     unit, dealt_by = group, part
+    names: tuple[str, ...] = COLUMNS
     if protocol == "as_published":
         if splits.as_published is None:
             raise UserError("protocol as_published needs splits.as_published: it says how the paper split")
         rule = splits.as_published
         unit = dealt_by = cases["case_id"]
+        if rule.augmented:
+            cases, names = _with_copies(cases, augmentation, classes), (*COLUMNS, *SAMPLE)
+            unit = dealt_by = sample_names(cases)
     if isinstance(rule, AsPublished) and rule.scheme == "column":
         sides = [_by_column(cases, rule, splits.seed, classes)]
     else:
-        _refuse_scarce_classes(cases, unit, rule, classes)
+        refuse_scarce_classes(cases, unit, rule, classes)
         dealt = deal(_strata(cases, dealt_by, classes), rule, splits.seed)
         sides = [unit.map(side) for side in dealt]
-    columns = cases[["case_id", "patient_id", "cohort", "label"]].assign(group=group)
     folds = pd.concat(
-        [columns.assign(fold=fold, partition=side) for fold, side in enumerate(sides)], ignore_index=True
-    )[list(COLUMNS)]
-    _refuse_empty_sides(folds, rule, classes)
+        [cases.assign(fold=fold, partition=side) for fold, side in enumerate(sides)], ignore_index=True
+    )[list(names)]
+    refuse_empty_sides(count_sides(folds, classes), rule, classes)
     return folds
-
-
-def group_patients(cases: pd.DataFrame, distance: int) -> tuple[pd.Series, pd.Series]:
-    """Join patients that share a near-duplicate cluster.
-
-    Returns
-    -------
-    part
-        Each case's group when only its own cohort is looked at, named by its smallest patient id.
-    group
-        Each case's group over all cohorts, named by its part in the first cohort of ``cases``.
-    """
-    parts = [
-        connected(rows["patient_id"], cluster_inventory(rows, distance))
-        for _, rows in cases.groupby("cohort", sort=False)
-    ]
-    part = pd.concat(parts).reindex(cases.index)
-    if len(parts) == 1:
-        return part, part
-    whole = connected(part, cluster_inventory(cases, distance))
-    rank = pd.factorize(cases["cohort"])[0]
-    first = pd.DataFrame({"rank": rank, "part": part, "whole": whole}).sort_values(["rank", "part"])
-    return part, whole.map(first.groupby("whole")["part"].first())
-
-
-def connected(patients: pd.Series, clusters: pd.Series) -> pd.Series:
-    """Return each row's component of the graph of patients and clusters, named by its smallest patient."""
-    patient, cluster = (pd.factorize(column)[0] for column in (patients, clusters))
-    nodes = patient.max() + cluster.max() + 2
-    graph = coo_array((np.ones(len(patient)), (patient, cluster + patient.max() + 1)), shape=(nodes, nodes))
-    component = connected_components(graph, directed=False)[1][patient]
-    return patients.groupby(component).transform("min")
-
-
-def deal(strata: Strata, rule: Splits | AsPublished, seed: int) -> list[dict[str, str]]:
-    """Deal each stratum's names out; return one mapping a fold, from name to partition.
-
-    Parameters
-    ----------
-    strata
-        Names by (cohort, label), each name in one stratum; their order makes no difference.
-    rule
-        Scheme, folds and shares.
-    seed
-        Key of the hashes.
-    """
-    number = 1 if rule.scheme == "holdout" else rule.folds
-    folds: list[dict[str, str]] = [{} for _ in range(number)]
-    for (cohort, label), names in strata.items():
-        in_turn = keyed_order(names, seed, 0)
-        offset = keyed_hash(seed, "first fold", cohort, label)
-        for fold in range(number):
-            if rule.scheme == "kfold":
-                tested = in_turn[(fold - offset) % number :: number]
-            else:
-                tested = keyed_order(names, seed, fold)[: share_of(len(names), rule.test)]
-            rest = sorted(set(names).difference(tested))
-            ordered = keyed_order(rest, seed, fold, "validation")
-            validated = ordered[: share_of(len(rest), rule.validation)]
-            folds[fold] |= dict.fromkeys(rest, TRAIN)
-            folds[fold] |= dict.fromkeys(validated, VALIDATION)
-            folds[fold] |= dict.fromkeys(tested, TEST)
-    return folds
-
-
-def share_of(number: int, share: float) -> int:
-    """Round ``share * number``, a half upwards, to at least 1 and at most ``number - 1``; 0 where that cannot be."""
-    if share == 0 or number < 2:
-        return 0
-    return min(max(math.floor(share * number + 0.5), 1), number - 1)
 
 
 def count_sides(folds: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """Count cases, patients and groups of each fold, partition and class, zeros included."""
+    """Count cases, patients and groups of each fold, partition and class, zeros included; where samples are dealt, those are the cases."""
     counts = (
         folds.groupby(["fold", "partition", "label"])
         .agg(
@@ -251,7 +202,9 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
     cases = read_cases(args.inventories)
-    folds = partition(cases, options.splits, options.classes, options.distance, args.protocol)
+    folds = partition(
+        cases, options.splits, options.classes, options.distance, args.protocol, options.augmentation
+    )
     counts = count_sides(folds, options.classes)
     _log_groups(folds[folds["fold"] == 0])
     for (fold, side), rows in counts.groupby(["fold", "partition"], sort=False):
@@ -261,6 +214,20 @@ def main(argv: Sequence[str]) -> None:
         log.info("fold %s, %s: %s", fold, side, listed)
     write_table(args.out, folds)
     write_table(args.counts, counts)
+
+
+def _with_copies(
+    cases: pd.DataFrame, augmentation: Augmentation | None, classes: Sequence[str]
+) -> pd.DataFrame:
+    """Return one row a sample instead of one an image, with the columns `SAMPLE`."""
+    if augmentation is None or augmentation.plan == "off":
+        raise UserError(
+            "splits.as_published.augmented: true divides augmented images, and augmentation.plan is off; set "
+            "plan: eight or balanced, or augmented: false to divide the images themselves"
+        )
+    samples = samples_of(cases, augmentation, DRAWN_ONCE, targeted_names(cases, augmentation, classes))
+    images = cases[["case_id", "patient_id", "group", "cohort", "label", "type"]]
+    return samples[["case_id", *SAMPLE]].merge(images, on="case_id", validate="many_to_one")
 
 
 def _strata(cases: pd.DataFrame, unit: pd.Series, classes: Sequence[str]) -> Strata:
@@ -318,72 +285,6 @@ def _refuse_other_labels(cases: pd.DataFrame, classes: Sequence[str]) -> None:
             enumerate_problems(
                 f"labels that are no class of {list(classes)} (map them with label_map):", found
             )
-        )
-
-
-def _refuse_scarce_classes(
-    cases: pd.DataFrame, unit: pd.Series, rule: Splits | AsPublished, classes: Sequence[str]
-) -> None:
-    """Stop when a class has too few units for training, validation and test to hold one each."""
-    if rule.scheme != "kfold" and rule.test == 0:
-        raise UserError(f"splits: scheme {rule.scheme} with test: 0 tests nobody; set a share, such as 0.25")
-    units, patients = (column.groupby(cases["label"]).nunique() for column in (unit, cases["patient_id"]))
-    problems = []
-    for label in classes:
-        n, n_patients = int(units.get(label, 0)), int(patients.get(label, 0))
-        if not _fits(n, rule.scheme, rule.folds, rule):
-            found = f"{n_patients} patients" if isinstance(rule, Splits) else f"{n} images"
-            if isinstance(rule, Splits) and n < n_patients:
-                found += f" in {n} groups (near duplicates join patients)"
-            problems.append(f"class {label!r} has {found}. {_possible(n, rule)}")
-    if problems:
-        asked = f"kfold, folds: {rule.folds}" if rule.scheme == "kfold" else rule.scheme
-        raise UserError(enumerate_problems(f"too few for scheme: {asked}", problems))
-
-
-def _fits(number: int, scheme: str, folds: int, rule: Splits | AsPublished) -> bool:
-    """Whether each fold gets one of ``number`` to test, one to train on and, if asked for, one to validate."""
-    if scheme == "kfold":
-        least, most = number // folds, -(-number // folds)
-    else:
-        least = most = share_of(number, rule.test)
-    return least >= 1 and number - most >= (2 if rule.validation > 0 else 1)
-
-
-def _possible(number: int, rule: Splits | AsPublished) -> str:
-    """Say which schemes ``number`` groups of a class allow."""
-    folds = [k for k in range(2, number + 1) if _fits(number, "kfold", k, rule)]
-    ways = []
-    if folds:
-        span = f"{folds[0]} to {folds[-1]}" if len(folds) > 1 else f"{folds[0]}"
-        ways.append(f"scheme: kfold with folds: {span}")
-    if _fits(number, "holdout", 1, rule):
-        ways.append("scheme: holdout or monte_carlo")
-    merge = "add patients, or merge the class into another (label_map) or take it out of classes"
-    return f"Possible: {'; or '.join(ways)}; or {merge}" if ways else f"No scheme is possible: {merge}"
-
-
-def _refuse_empty_sides(folds: pd.DataFrame, rule: Splits | AsPublished, classes: Sequence[str]) -> None:
-    """Stop where a fold cannot be trained, validated or tested at all; warn where one class is left out.
-
-    Over all cohorts a class may have enough patients and yet miss a fold, when each cohort has few.
-    """
-    counts = count_sides(folds, classes)
-    wanted = [side for side in PARTITIONS if side != VALIDATION or rule.validation > 0]
-    needs_all = {TRAIN} if rule.scheme in ("kfold", "column") else {TRAIN, TEST}
-    problems = []
-    for (fold, side), rows in counts[counts["partition"].isin(wanted)].groupby(
-        ["fold", "partition"], sort=False
-    ):
-        absent = rows.loc[rows["n_cases"] == 0, "label"].tolist()
-        if absent and (side in needs_all or len(absent) == len(classes)):
-            problems.append(f"fold {fold}: nothing of {', '.join(map(repr, absent))} in {side}")
-        elif absent:
-            log.warning("fold %s: nothing of %s in %s", fold, ", ".join(map(repr, absent)), side)
-    if problems:
-        raise UserError(
-            enumerate_problems("the patients of each cohort and class are too few to be dealt:", problems)
-            + "\nset another splits.seed, fewer splits.folds or another splits.scheme, or add patients"
         )
 
 

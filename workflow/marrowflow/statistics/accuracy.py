@@ -13,6 +13,9 @@ writes to DIR
 
 Units without a truth or without an answer of the index test stand in ``confusion.csv`` and ``indeterminate.csv`` only.
 
+The score of an endpoint is the column ``endpoint_<name>`` of its name where the table has one, else the sum of its
+positive classes' probabilities.
+
 Where neither the options nor probability columns name the classes, they are those that occur and the positive ones of
 the options' endpoints; what needs a class that never occurs is then undefined, and no error. A class of ``--positive``
 must occur or be declared.
@@ -117,7 +120,8 @@ def measure(
         Confidence, replicates and seed.
     lock
         A ``threshold.json``: a unit is positive when its score is at or above the endpoint's cut-off. Without
-        one it is positive when the predicted class is among the endpoint's positive ones.
+        one it is positive when the predicted class is among the endpoint's positive ones, or where the endpoint has a
+        probability of its own when that is .5 or more.
     index_test
         Which rows to take, where the table holds several index tests.
 
@@ -125,12 +129,12 @@ def measure(
     ------
     UserError
         Several index tests and no choice; an endpoint's classes not among the declared ones, or all of them;
-        a patient with two truths; a lock that does not fit.
+        a patient with two truths; a lock that does not fit, or labels only beside it.
     """
     notes: list[dict[str, str]] = []
     predictions = with_classes_of(endpoints, predictions, notes)
     table = select_index_test(predictions, index_test)
-    warn_of_table(predictions, table, lock, Place("", "", notes))
+    warn_of_table(predictions, table, endpoints, lock, Place("", "", notes))
     clusters = "surrogate groups" if has_surrogates(table) else "patients"
     parts: dict[str, list[pd.DataFrame]] = {f.name: [] for f in fields(Tables) if f.name != "warnings"}
     for unit in units:

@@ -17,14 +17,22 @@ The class of a patient:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from marrowflow.config import Unit
 from marrowflow.errors import UserError, enumerate_problems
-from marrowflow.predictions import INCONCLUSIVE, MISSING, NO_REFERENCE, PROBABILITY, STATUSES, Predictions
+from marrowflow.predictions import (
+    ENDPOINT,
+    INCONCLUSIVE,
+    MISSING,
+    NO_REFERENCE,
+    PROBABILITY,
+    STATUSES,
+    Predictions,
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Units:
         class, or empty), ``status`` and ``cases`` (number of cases with an answer behind the row).
     probabilities
         Float64 [rows, classes], or None where only labels were given.
+    endpoints
+        Float64 [rows] by the endpoint's name: its own probability, where the index test has one.
     tied_votes
         Patients whose majority vote was tied; the first of the tied classes was taken.
     other_rule
@@ -54,6 +64,7 @@ class Units:
     classes: list[str]
     table: pd.DataFrame
     probabilities: np.ndarray | None
+    endpoints: dict[str, np.ndarray] = field(default_factory=dict)
     tied_votes: int = 0
     other_rule: int = 0
     voted: int = 0
@@ -62,6 +73,14 @@ class Units:
     def countable(self) -> np.ndarray:
         """Bool [rows]: has a class as truth and an answer of the index test."""
         return (~self.table["truth"].isin(NO_REFERENCE) & self.table["status"].eq("ok")).to_numpy()
+
+    def score(self, endpoint: str, positive: Sequence[str]) -> np.ndarray | None:
+        """Return an endpoint's score, float64 [rows]: its own probability, else the sum of its positive classes'; or None."""
+        if endpoint in self.endpoints:
+            return self.endpoints[endpoint]
+        if self.probabilities is None:
+            return None
+        return self.probabilities[:, [self.classes.index(c) for c in positive]].sum(axis=1)
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,8 @@ def select_index_test(predictions: Predictions, name: str | None) -> pd.DataFram
 def gather_units(table: pd.DataFrame, classes: Sequence[str], unit: Unit) -> Units:
     """Return the cases of a checked prediction table, or its patients.
 
-    A patient's probabilities are the mean over the cases with an answer; its class is as the module says.
+    A patient's probabilities, an endpoint's own too, are the mean over the cases with an answer; its class is as the
+    module says.
     A table without ``cohort`` is of one cohort.
 
     Raises
@@ -123,13 +143,16 @@ def gather_units(table: pd.DataFrame, classes: Sequence[str], unit: Unit) -> Uni
     """
     columns = [PROBABILITY + c for c in classes]
     probabilities = table[columns].to_numpy(np.float64) if set(columns) <= set(table) else None
+    endpoints = {
+        c.removeprefix(ENDPOINT): table[c].to_numpy(np.float64) for c in table if c.startswith(ENDPOINT)
+    }
     if "cohort" not in table:
         table = table.assign(cohort="")
     if unit == "case":
         rows = table[["patient_id", "cohort", "truth", "predicted", "status"]].copy()
         rows["cases"] = (table["status"] == "ok").astype(np.int64)
-        return Units("case", list(classes), rows.reset_index(drop=True), probabilities)
-    return _gather_patients(table, list(classes), probabilities)
+        return Units("case", list(classes), rows.reset_index(drop=True), probabilities, endpoints)
+    return _gather_patients(table, list(classes), probabilities, endpoints)
 
 
 def countable(units: Units) -> Sample:
@@ -158,7 +181,12 @@ def people(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return codes, np.unique(codes, return_index=True)[1]
 
 
-def _gather_patients(table: pd.DataFrame, classes: list[str], probabilities: np.ndarray | None) -> Units:
+def _gather_patients(
+    table: pd.DataFrame,
+    classes: list[str],
+    probabilities: np.ndarray | None,
+    endpoints: dict[str, np.ndarray],
+) -> Units:
     codes, first = people(table)
     patients = table[["patient_id", "cohort"]].iloc[first].reset_index(drop=True)
     done = table["status"].eq("ok").to_numpy()
@@ -168,17 +196,18 @@ def _gather_patients(table: pd.DataFrame, classes: list[str], probabilities: np.
         sums = [np.bincount(codes[done], column[done], minlength=len(first)) for column in values.T]
         return np.stack(sums, axis=1) / np.maximum(cases, 1)[:, None]
 
-    own = table["predicted"].to_numpy(dtype=object)[:, None] == np.asarray(classes, dtype=object)
-    votes = mean(own.astype(np.float64))
+    called = table["predicted"].to_numpy(dtype=object)[:, None] == np.asarray(classes, dtype=object)
+    votes = mean(called.astype(np.float64))
     means = None if probabilities is None else mean(probabilities)
-    other_rule = 0 if probabilities is None else _not_largest(own[done], probabilities[done])
+    other_rule = 0 if probabilities is None else _not_largest(called[done], probabilities[done])
     by_vote = (cases == 1) | (probabilities is None) | (other_rule > 0)
     chosen = votes if means is None else np.where(by_vote[:, None], votes, means)
+    silent = cases == 0
     best = np.asarray(classes, dtype=object)[chosen.argmax(axis=1)]
     tied = (votes == votes.max(axis=1, keepdims=True)).sum(axis=1) > 1
     rows = patients.assign(
         truth=_patient_truth(table, codes, patients["patient_id"]),
-        predicted=np.where(cases > 0, best, ""),
+        predicted=np.where(silent, "", best),
         status=_first_of(table["status"], codes, len(first), STATUSES),
         cases=cases.astype(np.int64),
     )
@@ -186,7 +215,8 @@ def _gather_patients(table: pd.DataFrame, classes: list[str], probabilities: np.
         "patient",
         classes,
         rows,
-        None if means is None else np.where(cases[:, None] > 0, means, np.nan),
+        None if means is None else np.where(silent[:, None], np.nan, means),
+        {name: np.where(silent, np.nan, mean(own[:, None])[:, 0]) for name, own in endpoints.items()},
         tied_votes=int((tied & by_vote & (cases > 0)).sum()),
         other_rule=other_rule,
         voted=int((cases > 1).sum()) if other_rule else 0,

@@ -12,29 +12,31 @@ interval and p-value), ``agreement.csv`` and ``agreement_counts.csv`` (A with B,
 compares A on the patients of the first table with A (or the tests of ``--against``) on the other patients of each
 further table, and writes ``comparisons.csv`` and ``warnings.csv``.
 
-A lock belongs to the index test that it names. An index test without one decides by its predicted class.
+In either case ``--primary FILE`` takes the place of ``--index-test`` and ``--against``: FILE is the ``primary.json`` of
+``choices.primary``, which says what is compared, with all other index tests of the tables in the tables' order.
+
+A lock belongs to the index test that it names. An index test without one decides by its predicted class, and of an
+endpoint that it has a probability for (column ``endpoint_<name>``) by whether that is .5 or more.
 Where neither the options nor probability columns name the classes, they are those seen in any of the tables.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from marrowflow.choices.threshold import read_lock
+from marrowflow.choices.primary import read_primary
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import Accuracy, Unit, read_options
-from marrowflow.errors import UserError, enumerate_problems
+from marrowflow.errors import UserError
 from marrowflow.files import write_table
-from marrowflow.prediction_files import read_rows
-from marrowflow.predictions import Predictions, check_predictions, read_predictions
+from marrowflow.predictions import read_predictions
 from marrowflow.statistics.agreement import AGREEMENT_COLUMNS, agreement_rows, count_agreement
 from marrowflow.statistics.cases import Units, gather_units, people
 from marrowflow.statistics.differences import (
@@ -45,6 +47,7 @@ from marrowflow.statistics.differences import (
     with_holm,
 )
 from marrowflow.statistics.endpoints import (
+    EVEN,
     Endpoints,
     Options,
     add_question_arguments,
@@ -59,23 +62,10 @@ from marrowflow.statistics.endpoints import (
 )
 from marrowflow.statistics.pairing import Pair, match, take
 from marrowflow.statistics.rows import WARNING_COLUMNS, Place
+from marrowflow.statistics.subjects import Subject, check_apart, find_subjects, locks_of, with_same_classes
 
 _COUNT_COLUMNS = ("endpoint", "unit", "index_test", "against", "answer", "answer_against", "n")
 _NO_ANSWER = ("indeterminate", "not_done")
-_UNNAMED = "index test"  # what a table without the column index_test is called
-
-
-@dataclass(frozen=True)
-class Subject:
-    """One index test's rows of one table, and the cut-offs that were locked for it, if any."""
-
-    predictions: Predictions
-    lock: dict[str, Any] | None
-
-    @property
-    def name(self) -> str:
-        """The index test's name."""
-        return str(self.predictions.table["index_test"].iloc[0])
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ def compare_paired(
         Two tests have no unit in common, a unit two truths or a case two patients; a lock that does not fit.
     """
     notes: list[dict[str, str]] = []
-    _warn_of_subjects([first, *others], notes, paired=True)
+    _warn_of_subjects([first, *others], endpoints, notes, paired=True)
     compared, agreed, counted = [], [], []
     for unit in units:
         for other in others:
@@ -156,9 +146,9 @@ def compare_unpaired(
         A patient on both sides; a lock that does not fit.
     """
     notes: list[dict[str, str]] = []
-    _warn_of_subjects([first, *others], notes, paired=False)
+    _warn_of_subjects([first, *others], endpoints, notes, paired=False)
     for other in others:
-        _check_apart(first, other)
+        check_apart(first, other)
     next_seed = settings.model_copy(update={"seed": settings.seed + 1})
     compared = []
     for unit in units:
@@ -178,12 +168,12 @@ def main(argv: Sequence[str]) -> None:
     """Run the step; see the module."""
     args = _parser().parse_args(argv)
     options = read_options(Options, args.options)
-    names = _wanted(args.predictions, args.index_test, args.against, args.unpaired)
-    tables = _same_classes([read_predictions(path, options.classes, name) for path, name in names], names)
+    names = find_subjects(args.predictions, *_asked(args), args.unpaired)
+    tables = with_same_classes([read_predictions(path, options.classes, name) for path, name in names], names)
     endpoints = choose_endpoints(options, tables[0].classes, args.positive)
     notes: list[dict[str, str]] = []
     tables = [with_classes_of(endpoints, table, notes) for table in tables]
-    locks = _locks(args.lock, [name for _, name in names])
+    locks = locks_of(args.lock, [name for _, name in names])
     subjects = [Subject(p, locks.get(name)) for p, (_, name) in zip(tables, names, strict=True)]
     units = [args.unit] if args.unit else options.units
     compare = compare_unpaired if args.unpaired else compare_paired
@@ -205,7 +195,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="prediction tables (.parquet, .csv or .tsv) that hold the index tests",
     )
-    parser.add_argument("--index-test", required=True, metavar="NAME", help="the one that is compared")
+    compared = parser.add_mutually_exclusive_group(required=True)
+    compared.add_argument("--index-test", metavar="NAME", help="the one that is compared")
+    compared.add_argument(
+        "--primary",
+        type=existing_file,
+        metavar="FILE",
+        help="primary.json that says which one it is; it is compared with all others of the tables",
+    )
     parser.add_argument(
         "--against",
         nargs="+",
@@ -231,111 +228,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _wanted(
-    paths: Sequence[Path], index_test: str, against: Sequence[str], unpaired: bool
-) -> list[tuple[Path, str]]:
-    """Return table and name of every index test to read, the compared one first."""
-    held = {path: _index_tests_in(path) for path in paths}
-    if len(held) < len(paths):
-        raise UserError("--predictions names a table twice: name each once")
-    if unpaired:
-        if len(paths) < 2:
-            raise UserError(
-                "--unpaired compares the patients of two tables, and --predictions names one: give one table for "
-                "each set of patients, the compared one first"
-            )
-        wanted = [(path, name) for path in paths[1:] for name in against or [index_test]]
-        found = [(paths[0], index_test), *wanted]
-        lacking = [(path, name) for path, name in found if name not in held[path]]
-        if lacking:
-            path, name = lacking[0]
-            raise UserError(f"{path} holds no index test {name!r}; it holds: {', '.join(held[path])}")
-        return found
-    if not against:
+def _asked(args: argparse.Namespace) -> tuple[str, list[str] | None]:
+    """Return the index test to compare and those to compare it with; None stands for all others."""
+    if args.primary is None:
+        return args.index_test, args.against
+    if args.against:
         raise UserError(
-            "--against is missing: name the index tests to compare with (or --unpaired for other patients)"
+            "--primary compares with all index tests of the tables: leave --against out, or give --index-test instead"
         )
-    names = [index_test, *against]
-    if len(set(names)) < len(names):
-        raise UserError(
-            f"an index test cannot be compared with itself, nor twice: {', '.join(names)}; with --unpaired it is "
-            "compared between different patients"
-        )
-    return [(_only_table_of(name, held), name) for name in names]
-
-
-def _only_table_of(name: str, held: Mapping[Path, Sequence[str]]) -> Path:
-    holding = [path for path, names in held.items() if name in names]
-    if len(holding) == 1:
-        return holding[0]
-    if holding:
-        raise UserError(
-            f"index test {name!r} stands in {len(holding)} tables ({', '.join(map(str, holding))}): give the one that "
-            "holds the patients to compare on"
-        )
-    raise UserError(
-        enumerate_problems(
-            f"no table holds index test {name!r}:",
-            [f"{path} holds {', '.join(names)}" for path, names in held.items()],
-        )
-    )
-
-
-def _index_tests_in(path: Path) -> list[str]:
-    """Return the index tests' names; what is wrong with the rows, `read_predictions` will say."""
-    table = read_rows(path, ["index_test"])
-    return sorted(set(table["index_test"].fillna("").astype(str))) if "index_test" in table else [_UNNAMED]
-
-
-def _same_classes(tables: Sequence[Predictions], names: Sequence[tuple[Path, str]]) -> list[Predictions]:
-    """Give all tables the classes of the first one that declares them, or else all that are seen in any."""
-    declared = next((p.classes for p in tables if p.declared), None)
-    if declared is None:
-        seen = sorted({name for p in tables for name in p.classes})
-        return [replace(p, classes=seen) for p in tables]
-    return [
-        p
-        if p.declared and p.classes == declared
-        else replace(
-            check_predictions(p.table, declared, f"{path} ({name})"),
-            has_patients=p.has_patients,
-            notes=p.notes,
-        )
-        for p, (path, name) in zip(tables, names, strict=True)
-    ]
-
-
-def _locks(paths: Sequence[Path], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return the locks by their index test."""
-    locks: dict[str, dict[str, Any]] = {}
-    for path in paths:
-        lock = read_lock(path)
-        name = str(lock.get("index_test"))
-        if name not in names:
-            raise UserError(
-                f"{path} was locked for index test {name!r}, and these are compared: {', '.join(dict.fromkeys(names))}; "
-                "leave the lock out, or give that of an index test among them"
-            )
-        if name in locks:
-            raise UserError(f"{path} is a second lock for index test {name!r}: give one")
-        locks[name] = lock
-    return locks
-
-
-def _check_apart(first: Subject, other: Subject) -> None:
-    """Refuse patients who stand on both sides."""
-    if not (first.predictions.has_patients and other.predictions.has_patients):
-        return
-    people = [s.predictions.table[["cohort", "patient_id"]].drop_duplicates() for s in (first, other)]
-    both = people[0].merge(people[1])
-    if len(both):
-        raise UserError(
-            enumerate_problems(
-                f"{len(both)} patients stand in both tables, so the two are not independent (compare them without "
-                "--unpaired; people of two hospitals with equal numbers need a column 'cohort'):",
-                [f"patient {p!r} of cohort {c!r}" for c, p in both.itertuples(index=False)],
-            )
-        )
+    return read_primary(args.primary), None
 
 
 def _measure(
@@ -396,16 +297,19 @@ def _agreement_counts(
     )
 
 
-def _warn_of_subjects(subjects: Sequence[Subject], notes: list[dict[str, str]], paired: bool) -> None:
+def _warn_of_subjects(
+    subjects: Sequence[Subject], endpoints: Endpoints, notes: list[dict[str, str]], paired: bool
+) -> None:
     nowhere = Place("", "", notes)
     first, *others = (s.predictions for s in subjects)
     # A case is the patient's whom either table of a pair names.
     lent = paired and (first.has_patients or all(p.has_patients for p in others))
     for subject in subjects:
         told = replace(subject.predictions, has_patients=lent or subject.predictions.has_patients)
-        warn_of_table(told, told.table, subject.lock, nowhere)
+        warn_of_table(told, told.table, endpoints, subject.lock, nowhere)
         if any(s.lock for s in subjects) and subject.lock is None and told.has_probabilities:
-            nowhere.warn(f"{subject.name} has probabilities and no lock: its predicted class decides")
+            own = f", and {EVEN:g} of an endpoint's own probability" if told.endpoints else ""
+            nowhere.warn(f"{subject.name} has probabilities and no lock: its predicted class decides{own}")
     if paired and not first.declared and len(first.classes) > 2:
         nowhere.warn("the classes were not declared: weighted kappa takes their names in alphabetical order")
 

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from marrowflow.choices.threshold import locked_threshold
+from marrowflow.choices.threshold import has_own_score, locked_threshold
 from marrowflow.config import LEAKY, Accuracy, ClassName, Endpoint, Section, Unit
 from marrowflow.errors import UserError
-from marrowflow.predictions import PATIENT_SOURCE, SURROGATE, Predictions, nearest, same_number
+from marrowflow.predictions import ENDPOINT, PATIENT_SOURCE, SURROGATE, Predictions, nearest, same_number
 from marrowflow.statistics.cases import Units, countable
 from marrowflow.statistics.evaluation import RANKED, Evaluation, evaluate_binary, evaluate_classes
 from marrowflow.statistics.rows import Place
@@ -27,6 +27,9 @@ CLASSES = "classes"
 
 FEW_PATIENTS = 30
 """A class with fewer patients is warned of."""
+
+EVEN = 0.5
+"""An endpoint's own probability is positive from here on, where no cut-off was locked."""
 
 Endpoints = Mapping[str, Sequence[str] | None]
 """Positive classes by the endpoint's name; None stands for the classification into all classes."""
@@ -99,7 +102,11 @@ def with_classes_of(
 
 
 def warn_of_table(
-    predictions: Predictions, table: pd.DataFrame, lock: dict[str, Any] | None, nowhere: Place
+    predictions: Predictions,
+    table: pd.DataFrame,
+    endpoints: Endpoints,
+    lock: dict[str, Any] | None,
+    nowhere: Place,
 ) -> None:
     """Warn of what bears on every number of an index test's rows; raise `UserError` where the lock cannot be applied."""
     for note in predictions.notes:
@@ -110,11 +117,18 @@ def warn_of_table(
         )
     if has_surrogates(table):
         nowhere.warn("no patient identifiers: clusters are surrogate groups of near duplicates")
+    asked = [name for name, positive in endpoints.items() if positive is not None]
+    for name in predictions.endpoints:
+        if name not in asked:
+            nowhere.warn(
+                f"column {ENDPOINT + name!r} is not used: no endpoint of this name is asked for"
+                f"{nearest(name, asked)}"
+            )
     if lock is None:
         return
     if lock.get("protocol") == "as_published":
         nowhere.warn(LEAKY)
-    if not predictions.has_probabilities:
+    if not predictions.has_probabilities and not predictions.endpoints:
         raise UserError(
             "--lock needs probabilities, and the prediction table has labels only: leave --lock out"
         )
@@ -156,13 +170,28 @@ def warn_of_few(evaluation: Evaluation, positive: Sequence[str] | None, clusters
 def answers_of(
     rows: Units, endpoint: str, positive: Sequence[str] | None, lock: dict[str, Any] | None
 ) -> np.ndarray:
-    """Return each unit's answer: bool for a yes/no endpoint (False without an answer), else the class."""
+    """Return each unit's answer: bool for a yes/no endpoint (False without an answer), else the class.
+
+    Positive is a score at or above the locked cut-off. Without a lock it is a predicted class among the positive ones, or
+    of an endpoint with a probability of its own one of `EVEN` or more.
+
+    Raises
+    ------
+    UserError
+        The lock cannot be applied: it has no cut-off for the endpoint, or one of another score, or there is no score.
+    """
     if positive is None:
         return rows.table["predicted"].to_numpy(dtype=object)
     if lock is None:
-        return rows.table["predicted"].isin(positive).to_numpy()
-    assert rows.probabilities is not None  # warn_of_table saw to it
-    score = rows.probabilities[:, [rows.classes.index(c) for c in positive]].sum(axis=1)
+        own = rows.endpoints.get(endpoint)
+        return rows.table["predicted"].isin(positive).to_numpy() if own is None else own >= EVEN
+    score = rows.score(endpoint, positive)
+    if score is None:
+        raise UserError(
+            f"endpoint {endpoint!r}: --lock needs its probability, and the prediction table has neither p_<class> nor "
+            f"{ENDPOINT + endpoint!r}: leave --lock out"
+        )
+    _check_score(rows, endpoint, positive, lock)
     return score >= locked_threshold(lock, endpoint, positive, rows.unit)
 
 
@@ -174,16 +203,37 @@ def evaluate(
     if positive is None:
         evaluation = evaluate_classes(sample)
     else:
-        sums_to_share = not one_vs_rest or len(positive) == 1
-        evaluation = evaluate_binary(sample, positive, answers[rows.countable], sums_to_share)
-        if rows.probabilities is not None and not sums_to_share:
+        own = rows.endpoints.get(place.endpoint)
+        is_probability = own is not None or not one_vs_rest or len(positive) == 1
+        evaluation = evaluate_binary(
+            sample,
+            positive,
+            answers[rows.countable],
+            is_probability,
+            None if own is None else own[rows.countable],
+        )
+        if rows.probabilities is not None and not is_probability:
             place.warn(
                 "left out: one-vs-rest probabilities of several classes do not add up to one", ("brier", "")
             )
-    if rows.probabilities is None:
+    if evaluation.questions[0].score is None:
         for metric in (*RANKED, "brier"):
             place.warn("left out: it needs probabilities, and the table has labels only", (metric, ""))
     return evaluation
+
+
+def _check_score(rows: Units, endpoint: str, positive: Sequence[str], lock: dict[str, Any]) -> None:
+    """Refuse to cut one score where the cut-off of another was locked."""
+    own = endpoint in rows.endpoints
+    if own == has_own_score(lock, endpoint, positive):
+        return
+    summed = f"the sum of the probabilities of {', '.join(positive)}"
+    locked = summed if own else "a probability of the endpoint's own"
+    found = f"the column {ENDPOINT + endpoint!r}" if own else summed
+    raise UserError(
+        f"endpoint {endpoint!r}: its cut-off was locked for {locked}, and the score here is {found}; take lock and "
+        "predictions of one index test, and call the endpoint as in the configuration (option endpoints, not --positive)"
+    )
 
 
 def _as_written(name: str, classes: Sequence[str]) -> str:

@@ -215,7 +215,11 @@ class Evaluation:
 
 
 def evaluate_binary(
-    sample: Sample, positive: Sequence[str], decision: np.ndarray, is_probability: bool = True
+    sample: Sample,
+    positive: Sequence[str],
+    decision: np.ndarray,
+    is_probability: bool = True,
+    own: np.ndarray | None = None,
 ) -> Evaluation:
     """Count a yes/no endpoint.
 
@@ -224,15 +228,20 @@ def evaluate_binary(
     sample
         Units with a truth and an answer.
     positive
-        Classes in which the target condition is present; the score is the sum of their probabilities.
+        Classes in which the target condition is present.
     decision
         Bool [units]: the index test is positive.
     is_probability
-        False where the sum is a score that only ranks, and has no Brier score.
+        False where the score only ranks, and has no Brier score.
+    own
+        Float64 [units]: the score, where it is a probability of the endpoint's own; left out, the sum of the positive
+        classes' probabilities.
     """
     columns = [sample.classes.index(c) for c in positive]
     truth = np.isin(sample.truth, columns)
-    score = None if sample.probabilities is None else sample.probabilities[:, columns].sum(axis=1)
+    score = own
+    if own is None and sample.probabilities is not None:
+        score = sample.probabilities[:, columns].sum(axis=1)
     cell = np.where(truth, np.where(decision, 0, 2), np.where(decision, 1, 3))
     squares = _by_patient(sample, (score - truth) ** 2) if score is not None and is_probability else None
     questions = [Question("", truth, score, is_probability)]

@@ -88,6 +88,7 @@ def take(units: Units, rows: Sequence[int] | np.ndarray | pd.Series) -> Units:
         units,
         table=units.table.iloc[places].reset_index(drop=True),
         probabilities=None if units.probabilities is None else units.probabilities[places],
+        endpoints={name: own[places] for name, own in units.endpoints.items()},
     )
 
 

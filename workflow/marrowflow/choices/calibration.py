@@ -1,0 +1,113 @@
+"""The temperatures of an index test: fitted on one table of predictions, applied to another.
+
+Class probabilities have one temperature, and each endpoint that the index test answers by itself (``endpoint_<name>``) has
+its own, as each is fitted on a truth of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from marrowflow.choices.temperature import (
+    apply_logit_temperature,
+    apply_temperature,
+    fit_logit_temperature,
+    fit_temperature,
+)
+from marrowflow.predictions import ENDPOINT, PROBABILITY, sums_off
+
+Kind = Literal["softmax", "one_vs_rest"]
+"""softmax: a case's class probabilities sum to 1; one_vs_rest: each answers a yes/no question."""
+
+# Networks' own probabilities, before they are stored anywhere, sum to 1 but for rounding.
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Temperatures; None where none was fitted, which leaves probabilities as they are.
+
+    Attributes
+    ----------
+    kind
+        Of the class probabilities.
+    classes
+        Their temperature.
+    heads
+        That of each endpoint with a probability of its own.
+    """
+
+    kind: Kind
+    classes: float | None
+    heads: dict[str, float | None]
+
+
+def kind_of(table: pd.DataFrame, classes: Sequence[str]) -> Kind:
+    """Tell from raw class probabilities whether they are answers to one question or to one question each."""
+    off = sums_off(table, [PROBABILITY + name for name in classes], _ROUNDING)
+    return "one_vs_rest" if len(off) else "softmax"
+
+
+def heads_of(table: pd.DataFrame) -> list[str]:
+    """Return the endpoints that have a probability of their own, in the order of the columns."""
+    return [c.removeprefix(ENDPOINT) for c in table if c.startswith(ENDPOINT)]
+
+
+def fit_scale(
+    table: pd.DataFrame, classes: Sequence[str], heads: Mapping[str, Sequence[str]], kind: Kind
+) -> Scale:
+    """Fit all temperatures on cases with a truth; one-vs-rest class probabilities share one.
+
+    Parameters
+    ----------
+    table
+        At least one row, all with a truth and probabilities.
+    classes
+        Names in order.
+    heads
+        Positive classes of each endpoint with a column of its own.
+    kind
+        Of the class probabilities.
+    """
+    truth = table["truth"].to_numpy(dtype=object)
+    p = table[[PROBABILITY + name for name in classes]].to_numpy(np.float64)
+    own = truth[:, None] == np.asarray(classes, dtype=object)
+    if kind == "softmax":
+        of_classes = fit_temperature(p, own.argmax(axis=1))
+    else:
+        of_classes = fit_logit_temperature(p, own)
+    return Scale(
+        kind,
+        of_classes,
+        {
+            name: fit_logit_temperature(table[ENDPOINT + name], np.isin(truth, positive))
+            for name, positive in heads.items()
+        },
+    )
+
+
+def rescaled(table: pd.DataFrame, scale: Scale, classes: Sequence[str]) -> pd.DataFrame:
+    """Return the table with its probabilities at their temperatures, and ``predicted``: the class with the largest."""
+    table = table.copy()
+    columns = [PROBABILITY + name for name in classes]
+    p = table[columns].to_numpy(np.float64)
+    # Before rescaling, which keeps the order, but may round two probabilities near 0 or 1 to one.
+    table["predicted"] = np.asarray(classes, dtype=object)[p.argmax(axis=1)]
+    table[columns] = _at(p, scale.classes, scale.kind)
+    for name, temperature in scale.heads.items():
+        table[ENDPOINT + name] = _at(table[ENDPOINT + name], temperature, "one_vs_rest")
+    return table
+
+
+def _at(probabilities: ArrayLike, temperature: float | None, kind: Kind) -> np.ndarray:
+    """Return probabilities (float64, same shape) at a temperature; None, where none was fitted, leaves them."""
+    if temperature is None:
+        return np.asarray(probabilities, dtype=np.float64)
+    apply = apply_temperature if kind == "softmax" else apply_logit_temperature
+    return apply(probabilities, temperature)

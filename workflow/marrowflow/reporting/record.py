@@ -1,0 +1,80 @@
+"""What a page was made from: software, checksums, the networks' cards."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from marrowflow import __version__
+from marrowflow.files import sha256_of
+from marrowflow.reporting import page, tables
+from marrowflow.reporting.reporter import Reporter
+from marrowflow.reporting.results import IndexTest, read_json
+
+_FIGURE_SOFTWARE = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "pillow")
+_TRAINING_SOFTWARE = ("torch", "torchvision", "timm", "opencv-python-headless")
+
+
+def record_section(reporter: Reporter, tests: Iterable[IndexTest], cohorts: Sequence[str]) -> page.Section:
+    """Return versions of the software, the models' cards and the checksums of what was reported on."""
+    software = [f"marrowflow {__version__}", f"Python {platform.python_version()}"]
+    software += [f"{name} {_version(name)}" for name in (*_FIGURE_SOFTWARE, *_TRAINING_SOFTWARE)]
+    rows, cards = [], dict[IndexTest, tables.Table]()
+    for test in tests:
+        digest = reporter.results.lock(test).get("digest", tables.MISSING)
+        rows.append([test.protocol, test.name, "locked threshold", str(digest)[:12]])
+        for cohort in cohorts:
+            path = reporter.results.predictions_path(test, cohort)
+            rows.append(
+                [
+                    test.protocol,
+                    test.name,
+                    f"predictions, {cohort}",
+                    sha256_of(path)[:12] if path.is_file() else tables.MISSING,
+                ]
+            )
+        if not reporter.members(test):
+            cards[test] = _card(reporter, test)
+    shown, rest = reporter.upright(cards)
+    checks = tables.Table(
+        "Checksums (SHA-256, first 12 digits) of what this page reports on",
+        ["protocol", "index test", "file", "checksum"],
+        rows,
+    )
+    statement = (
+        f"Versions in the environment that wrote this page: {', '.join(software)}. "
+        "Those that trained are in the model cards."
+    )
+    folded = [page.Folded(f"{len(rest)} more model cards", rest)] if rest else []
+    return page.Section(
+        "Software and run record", "record", [page.Text([statement]), checks, *shown, *folded]
+    )
+
+
+def _card(reporter: Reporter, test: IndexTest) -> tables.Table:
+    path = reporter.results.training_path(test, "0", "card.json")
+    lines = [[key, str(value)] for key, value in _scalars(read_json(path) or {})]
+    title = f"Model card of {test.name}, fold 0"
+    return tables.Table(title, ["key", "value"], lines, (), (), reporter.sources(path), test.leaky)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not in this environment"
+
+
+def _scalars(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield the numbers and words of a nested object with their dotted keys, sorted."""
+    for key in sorted(value):
+        item = value[key]
+        if isinstance(item, Mapping):
+            yield from _scalars(item, f"{prefix}{key}.")
+        elif isinstance(item, list):
+            if len(item) <= 30 and all(isinstance(i, str | int | float) for i in item):
+                yield f"{prefix}{key}", ", ".join(map(str, item))
+        else:
+            yield f"{prefix}{key}", tables.MISSING if item is None else item
