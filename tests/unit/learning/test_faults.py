@@ -22,7 +22,7 @@ from marrowflow.learning.loop import Fit, fit
 from marrowflow.learning.outcomes import Outcomes
 
 TRAINING = Training(
-    epochs=3, batch_size=13, rate=0.05, class_weights="balanced", label_smoothing=0.1, patience=None
+    epochs=3, batch_size=13, rate=0.01, class_weights="balanced", label_smoothing=0.1, patience=None
 )
 
 ALL_CLASSES = Outcomes(CLASSES)
@@ -53,15 +53,11 @@ def fitted(
     validation: Points | None = None,
 ) -> Fit:
     train = train or points(42, 1)
-    return fit(
-        module,
-        train,
-        validation or points(15, 2),
-        outcomes,
-        training,
-        0,
-        checkpoint(folder, "a" * 64),
-    )
+    validation = validation or points(15, 2)
+    outcome = fit(module, train, validation, outcomes, training, 0, checkpoint(folder, "a" * 64))
+    # Else the last epoch's weights, which tests compare, would not be those that are left in the network.
+    assert outcome.best_epoch == training.epochs
+    return outcome
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
@@ -86,6 +82,23 @@ def test_smaller_parts_end_with_the_weights_of_whole_batches(
     for ours, theirs in zip(parts.history, whole.history, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5)
     assert parts.images == whole.images
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+def test_an_epoch_can_begin_anew_twice(tmp_path: Path, optimiser: str) -> None:
+    """The steps of the second attempt must be undone as well as those of the first."""
+
+    class Shrinking(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            # 4 batches and 2 of validation in the first epoch, 2 batches in the second; then some parts of 6 and less fit.
+            self.most = 99 if self.calls < 8 else 6 if self.calls < 14 else 3
+            return super().forward(x)
+
+    training = TRAINING.model_copy(update={"optimiser": optimiser})
+    plain, small = network(), Shrinking(network(), 99)
+    fitted(tmp_path / "whole", plain, training)
+    assert fitted(tmp_path / "parts", small, training).micro_batch == 3
+    torch.testing.assert_close(small.inner.weight, plain.weight)
 
 
 def test_an_epoch_begun_anew_is_that_of_a_run_that_began_with_it(tmp_path: Path) -> None:
@@ -190,7 +203,7 @@ def test_the_images_of_the_first_bad_batch_are_named(tmp_path: Path, value: floa
     assert sorted(f"a/{i:03}.png" for i in third) == sorted(
         line.strip(" -") for line in message.splitlines()[1:]
     )
-    assert "rate 0.05" in message and "float32" in message and "batch_size 13" in message
+    assert "rate 0.01" in message and "float32" in message and "batch_size 13" in message
 
 
 def test_images_are_named_in_validation_too(tmp_path: Path) -> None:

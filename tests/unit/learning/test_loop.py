@@ -211,6 +211,10 @@ def test_networks_of_one_job_keep_their_states_apart(tmp_path: Path) -> None:
         alone = network(1)
         fit(alone, train, None, outcomes, training, 0, Checkpoint(tmp_path / outcomes.asked, "b" * 64))
         assert torch.equal(module.weight, alone.weight)
+        again = network(1)
+        outcome = fit(again, train, None, outcomes, training, 0, checkpoint, name=outcomes.asked)
+        assert outcome.resumed == 1
+        assert torch.equal(again.weight, module.weight)
 
 
 def test_one_class_against_the_rest_and_two_heads_learn(tmp_path: Path) -> None:
@@ -261,16 +265,19 @@ def test_balanced_batches_change_from_epoch_to_epoch_and_repeat_by_key() -> None
     assert seen == set(range(46))  # what one epoch leaves out, another draws
 
 
-def test_balanced_batches_reach_the_network(tmp_path: Path) -> None:
-    inputs = points(60, 1).inputs
-    rare = Points(inputs, (torch.arange(60) % 10 == 0).long())
+@pytest.mark.parametrize(("asked", "share"), [("", 1 / 3), ("AML", 1 / 2)])
+def test_balanced_batches_reach_the_network(tmp_path: Path, asked: str, share: float) -> None:
+    """By class; one class against the rest: as many of it as of all others together."""
+    train = Points(points(60, 1).inputs, torch.tensor([0] * 36 + [1] * 18 + [2] * 6))
+    outcomes = Outcomes.against_rest(CLASSES, asked) if asked else Outcomes(CLASSES)
     held: list[float] = []
 
     class Noting(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            classes = [int(rare.targets[(rare.inputs == row).all(dim=1)][0]) for row in x]
-            held.append(sum(classes) / len(classes))
+            drawn = [int(train.targets[(train.inputs == row).all(dim=1)][0]) for row in x]
+            held.append(drawn.count(2) / len(drawn))
             return super().forward(x)
 
-    trained(tmp_path, Noting(5, 3), rare, None, epochs=1, batch_size=10, batches="balanced")
-    assert held == [0.5] * 6
+    training = Training(epochs=1, batch_size=12, batches="balanced")
+    fit(Noting(5, outcomes.outputs), train, None, outcomes, training, 0, Checkpoint(tmp_path, "a" * 64))
+    assert held == pytest.approx([share] * 5)

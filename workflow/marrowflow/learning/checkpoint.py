@@ -57,10 +57,8 @@ class Checkpoint:
         try:
             with written_whole(path) as beside:
                 torch.save(dict(state), beside)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # torch's own writer raises RuntimeError when the disk is full
+        except (OSError, RuntimeError) as error:
+            # RuntimeError is what torch's writer raises when the disk is full.
             raise UserError(
                 f"{path}: the state for resuming cannot be written ({_first_line(error)}); make room on its disk, "
                 "then start the run again: it goes on from the state before"
