@@ -100,13 +100,20 @@ def test_bt5153(tmp_path):
             t: int(20 // types[classes[t]]) for t in config["augmentation"]["targets"]
         }
 
-    results = run(tmp_path, "bt5153", 6, None, smaller)
+    results = run(tmp_path, "bt5153", 12, None, smaller)
     inventory = pd.read_parquet(results / "cohorts/marrow/inventory.parquet")
-    assert inventory["type"].value_counts().to_dict() == dict.fromkeys(MARROW_TYPES, 6)
+    assert inventory["type"].value_counts().to_dict() == dict.fromkeys(MARROW_TYPES, 12)
     assert set(inventory["patient_source"]) == {"surrogate"}
     assert set(inventory["width"]) == {250}
+    # Each type that the fold trains on at its target: 20 of a lineage, shared by its types.
+    folds = pd.read_parquet(results / "splits/sound/folds.parquet").query(
+        "fold == 0 and partition == 'train'"
+    )
+    trained = folds.drop_duplicates("type").groupby("label").size()
+    types = {"erythropoiesis": 2, "granulopoiesis": 10, "lymphopoiesis": 4, "monopoiesis": 1, "others": 4}
     plan = pd.read_parquet(results / "augmentation/sound/0/plan.parquet")
-    assert plan["label"].value_counts().to_dict() == dict.fromkeys(load_classes("bt5153"), 20)
+    expected = {name: trained[name] * 20 // types[name] for name in types}
+    assert plan["label"].value_counts().to_dict() == expected
     # the mean of its members' probabilities, case by case
     columns = [f"p_{name}" for name in load_classes("bt5153")]
     parts = [

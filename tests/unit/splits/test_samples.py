@@ -72,12 +72,18 @@ def test_unknown_type_is_named_with_the_nearest():
         draw(images({"EBO": 2, "MON": 2}), balanced({"EBOO": 5, "MON": 2}))
 
 
-def test_type_without_training_image_is_refused():
+def test_a_type_without_training_image_is_told_of_and_left_out(caplog):
     cases = images({"EBO": 2, "MON": 2})
-    with pytest.raises(
-        UserError, match=r"targets\.MON: 5 images wanted, but fold 3 trains on none of this type"
-    ):
-        samples_of(cases[cases["type"] == "EBO"], balanced({"MON": 5}), 3, ["EBO", "MON"])
+    drawn = samples_of(cases[cases["type"] == "EBO"], balanced({"EBO": 3, "MON": 5}), 3, ["EBO", "MON"])
+    assert len(drawn) == 3
+    assert "targets.MON: 5 images wanted, but fold 3 trains on none of this type" in caplog.text
+
+
+def test_a_class_without_training_image_is_refused():
+    cases = images({"EBO": 2})
+    augmentation = Augmentation(plan="balanced", targets={"monopoiesis": 5})
+    with pytest.raises(UserError, match=r"targets\.monopoiesis: 5 images wanted, but fold 3 trains on none"):
+        samples_of(cases, augmentation, 3, ["erythropoiesis", "monopoiesis"])
 
 
 def test_a_samples_name_is_its_image_its_transform_and_its_copy():

@@ -45,9 +45,8 @@ def accuracy_table(reporter: Reporter, cells: Sequence[Cell], path: Path) -> Tab
     """Return one line an index test: what it is, and the headline metrics out of fold."""
     asked, noun, primary = headline(reporter), reporter.noun(DEVELOPMENT), reporter.primary
     extra = primary.chosen and not _shown(reporter, asked)
-    optional = [name for name in ("variant", "seed") if any(getattr(cell, name) for cell in cells)]
     counted, column = _counted(reporter)
-    header = ["index test", "network", "mode", "colour", *optional, counted]
+    header = ["index test", "network", "trained as", counted]
     start = len(header) - 1
     header += [_title(reporter, *one) for one in asked]
     header += [f"{primary.metric_title}: chosen by"] if extra else []
@@ -55,8 +54,7 @@ def accuracy_table(reporter: Reporter, cells: Sequence[Cell], path: Path) -> Tab
     for cell in cells:
         members = reporter.members(cell.test)
         network = f"mean of {len(members)} models" if members else cell.network
-        line = [_name(reporter, cell), network, cell.mode or _NONE, cell.test.colour]
-        line += [getattr(cell, name) or _NONE for name in optional]
+        line = [_name(reporter, cell), network, _made(cell)]
         rows = [cell.estimates[one] for one in asked]
         known = [row[column] for row in rows if row is not None]
         line += [tables.whole(known[0]) if known else tables.MISSING]
@@ -67,6 +65,12 @@ def accuracy_table(reporter: Reporter, cells: Sequence[Cell], path: Path) -> Tab
     title = f"All index tests on development data, out of fold, {unit_title(reporter.unit, noun)}"
     notes = _accuracy_notes(reporter, cells)
     return Table(title, header, body, [start], notes, reporter.sources(path), cells[0].test.leaky)
+
+
+def _made(cell: Cell) -> str:
+    """Return how a network was trained, as short as a table needs it."""
+    seed = f"seed {cell.seed}" if cell.seed else ""
+    return ", ".join(part for part in (cell.mode, cell.test.colour, cell.variant, seed) if part)
 
 
 def _accuracy_notes(reporter: Reporter, cells: Sequence[Cell]) -> list[str]:

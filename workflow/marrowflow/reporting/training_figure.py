@@ -78,7 +78,7 @@ def training_curves(
                 part = "validation" if validated else "train"
                 axes.plot(own["epoch"], own[f"{part}_{quantity}"], zorder=3, clip_on=False, **mark)
             axes.set_xlim(first - 0.3, last + 0.3)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
             axes.set_ylabel(name)
             ruled(axes)
             if quantity == "accuracy":

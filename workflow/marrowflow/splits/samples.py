@@ -21,6 +21,7 @@ balanced
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,8 @@ from marrowflow.config import Augmentation
 from marrowflow.config_problems import not_among
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.splits.keyed import keyed_order
+
+log = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTITIONS = (TRAIN, VALIDATION, TEST)
@@ -76,7 +79,7 @@ def samples_of(
     Raises
     ------
     UserError
-        A target for a class or type that no image of the study, or none of ``cases``, is of.
+        A target for a class or type that no image of the study is of, or for a class that none of ``cases`` is of.
     """
     if augmentation.plan == "balanced":
         return _balanced(cases, augmentation, fold, targeted)
@@ -135,9 +138,11 @@ def _balanced(
         images = members.get(name, [])
         target = augmentation.targets.get(name, len(images))
         if target and not images:
-            raise UserError(
-                f"augmentation.targets.{name}: {target} images wanted, but fold {fold} trains on none of this {kind}"
-            )
+            found = f"augmentation.targets.{name}: {target} images wanted, but fold {fold} trains on none of this {kind}"
+            if kind == "class":
+                raise UserError(found)
+            # Patients are dealt by class, so that a fold may miss a type of a handful of images; its class is still there.
+            log.warning("%s; its class has so many fewer", found)
         ordered = keyed_order(images, augmentation.seed, fold, "balanced")
         if images:
             even, more = divmod(max(target - len(images), 0), len(images))
