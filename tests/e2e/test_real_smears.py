@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 from project import ROOT, copy_project, snakemake
-from real_data import convert
+from real_data import MARROW_TYPES, convert
 
 SHARED = ROOT.parent / "shared/data"
 
@@ -27,6 +27,9 @@ def run(tmp_path: Path, study: str, limit: int, models: list[str]) -> Path:
     config["splits"]["folds"] = 2
     config["accuracy"] = {"replicates": 200}
     config["models"] = {name: config["models"][name] for name in models}
+    config["published"] = []
+    targets = config["augmentation"].get("targets", {})
+    config["augmentation"]["targets"] = {name: min(number, 2 * limit) for name, number in targets.items()}
     for model in config["models"].values():
         model["colours"] = [next(iter(config["colour"]))]
         model.setdefault("training", {})["epochs"] = 2
@@ -58,4 +61,17 @@ def test_malaria_beside_its_leaky_split(tmp_path):
     optimism = pd.concat(pd.read_csv(p) for p in results.glob("optimism/*/*/optimism.csv"))
     assert {"leaky", "sound", "optimism"} <= set(optimism.columns)
     assert (optimism["leaky"] - optimism["sound"] - optimism["optimism"]).abs().max() < 1e-12
+    shutil.rmtree(results)
+
+
+def test_marrow_lineages_of_real_cells(tmp_path):
+    results = run(tmp_path, "bt5153_barcelona", 12, ["cnn"])
+    card = pd.read_json(results / "training/sound/cnn/raw/0/card.json", typ="series")
+    # The published network: its trainable parameters, whatever the side of its input.
+    assert card["parameters"] == {"total": 2_778_013, "trainable": 2_778_013}
+    inventory = pd.read_parquet(results / "cohorts/barcelona/inventory.parquet")
+    assert inventory["type"].value_counts().to_dict() == dict.fromkeys(MARROW_TYPES.values(), 12)
+    assert inventory["label"].value_counts()["granulopoiesis"] == 7 * 12
+    table = pd.read_parquet(results / "predictions/sound/cnn/raw/development/predictions.parquet")
+    assert len(table) == len(MARROW_TYPES) * 12
     shutil.rmtree(results)
