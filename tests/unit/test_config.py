@@ -88,7 +88,32 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_known_one(sectio
         ({"augmentation": {"plan": "balanced", "targets": {"CML": 3}}}, "'CML' is not one of"),
         ({"report": {"primary": "net-corrected"}}, "'net-corrected' is not one of ['net-raw']"),
         ({"report": {"primary": "net-raw", "choose": {}}}, "keep one of them"),
-        ({"report": {"choose": {"endpoint": "aml"}}}, "report.choose.endpoint: 'aml' is not one of []"),
+        (
+            {"report": {"choose": {"endpoint": "aml"}}},
+            "report.choose.endpoint: 'aml' is not one of ['classes']",
+        ),
+        ({"report": {"choose": {}}, "endpoints": {"aml": {"positive": ["AML"]}}}, "is not one of ['aml']"),
+        ({"report": {"choose": {}}, "splits": {"scheme": "holdout"}}, "must choose nothing"),
+        ({"endpoints": {"classes": {"positive": ["AML"]}}}, "classification into all classes"),
+        ({"training": {"seed": -1}}, "training.seed"),
+        (
+            {"grid": {"networks": {"r": {"network": "x", "mode": "scratch"}}, "modes": ["frozen"]}},
+            "grid.networks.r: mode:",
+        ),
+        (
+            {"grid": {"networks": {"r": {"network": "x"}}, "modes": ["frozen"], "seeds": [1, 1]}},
+            "a seed stands twice",
+        ),
+        (
+            {
+                "grid": {
+                    "networks": {"r": {"network": "x"}, "r_frozen": {"network": "y"}},
+                    "modes": ["frozen"],
+                    "variants": {"a": {}, "frozen_a": {}},
+                }
+            },
+            "two cells would be called 'r_frozen_frozen_a'",
+        ),
         ({"models": {}}, "models"),
         ({"grid": {"networks": {"r": {"network": "x"}}, "modes": ["frozn"]}}, "grid.modes"),
         ({"grid": {"networks": {"r": {"netwrk": "x"}}, "modes": ["frozen"]}}, "models.r_frozen.netwrk"),

@@ -40,6 +40,8 @@ Protocol = Literal["sound", "as_published"]
 Mode = Literal["scratch", "frozen", "finetune"]
 DIAGNOSIS = "diagnosis"
 """Name of the head that tells the classes apart, beside those of endpoints."""
+CLASSES = "classes"
+"""Name of the classification into all classes, beside those of endpoints."""
 LEAKY = "leaky protocol — not comparable"
 """What every output of the protocol as_published bears."""
 
@@ -240,7 +242,7 @@ class Training(Section):
     """Compile the network's training step (torch.compile): pays on a GPU over long trainings; needs a C compiler, and its results differ in the last digits from those without."""
     threads: int = Field(default=2, ge=1)
     """Threads of a training job; part of the result (sums are rounded in another order), so a setting and not what the scheduler hands out."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     """Seed of initial weights, order of batches and dropout; the fold's number is mixed in."""
 
 
@@ -387,7 +389,7 @@ class PublishedValue(Section):
     """Lower end of the published interval."""
     high: float | None = None
     """Upper end of the published interval."""
-    endpoint: str = "classes"
+    endpoint: str = CLASSES
     """As in metrics.csv: an endpoint's name, or classes."""
     class_name: str = ""
     """As in the column class of metrics.csv: a class, macro, micro or empty."""
@@ -470,6 +472,10 @@ class Study(Section):
     def _names_refer(self) -> Study:
         _refuse_bad_classes(self.classes)
         for name, endpoint in self.endpoints.items():
+            if name in (DIAGNOSIS, CLASSES):
+                raise ValueError(
+                    f"endpoints.{name}: the name stands for the classification into all classes; choose another"
+                )
             unknown = [c for c in endpoint.positive if c not in self.classes]
             if unknown:
                 raise ValueError(f"endpoints.{name}.positive: {not_among(unknown[0], self.classes)}")
@@ -503,16 +509,26 @@ class Study(Section):
         if self.report.choose is not None:
             if self.report.primary is not None:
                 raise ValueError("report: primary: declares what choose: would choose; keep one of them")
-            if self.report.choose.endpoint is not None:
-                self._refuse_unknown([self.report.choose.endpoint], self.endpoints, "report.choose.endpoint")
+            self._check_choice(self.report.choose)
         for i, published in enumerate(self.published):
             self._refuse_unknown([published.index_test], self.index_tests, f"published.{i}.index_test")
-            self._refuse_unknown(
-                [published.endpoint], [*self.endpoints, "classes"], f"published.{i}.endpoint"
-            )
+            self._refuse_unknown([published.endpoint], self._measured, f"published.{i}.endpoint")
         for place in self.assumed:
             self._refuse_unknown_place(place)
         return self
+
+    @property
+    def _measured(self) -> list[str]:
+        """Endpoints that are measured: with two classes a yes/no endpoint asks the same as both together."""
+        return [*self.endpoints, *([CLASSES] if len(self.classes) > 2 or not self.endpoints else [])]
+
+    def _check_choice(self, choice: Choice) -> None:
+        self._refuse_unknown([choice.endpoint or CLASSES], self._measured, "report.choose.endpoint")
+        if self.splits.scheme != "kfold":
+            raise ValueError(
+                f"report.choose: under scheme {self.splits.scheme} the test patients must choose nothing; declare "
+                "report.primary, or take scheme: kfold, where all predictions are out of fold"
+            )
 
     @staticmethod
     def _refuse_unknown(names: Iterable[str], known: Iterable[str], place: str) -> None:

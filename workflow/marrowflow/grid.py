@@ -40,7 +40,13 @@ def cells(grid: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         raise ValueError(
             "grid: it needs networks: and modes:, one or more of each, and its seeds: are a list"
         )
-    found = {}
+    for part, entries in (("networks", networks), ("variants", variants)):
+        for name, keys in entries.items():
+            if "mode" in keys:
+                raise ValueError(f"grid.{part}.{name}: mode: is what the grid's modes: are for; take it out")
+    if len(set(map(str, seeds))) < len(seeds):
+        raise ValueError(f"grid.seeds: a seed stands twice in {seeds}")
+    found: dict[str, dict[str, Any]] = {}
     for (network, own), (mode, of_mode), (variant, of_variant), seed in product(
         networks.items(), modes.items(), variants.items(), seeds
     ):
@@ -52,7 +58,10 @@ def cells(grid: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             cell = {key: value for key, value in cell.items() if key not in _OF_GIVEN_WEIGHTS}
         if seed is not None:
             cell = _laid_over(cell, {"training": {"seed": seed}})
-        found[f"{name}_seed{seed}" if len(seeds) > 1 else name] = cell
+        name = f"{name}_seed{seed}" if len(seeds) > 1 else name
+        if name in found:
+            raise ValueError(f"grid: two cells would be called {name!r}; name networks and variants apart")
+        found[name] = cell
     return found
 
 
