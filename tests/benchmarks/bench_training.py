@@ -1,15 +1,16 @@
-"""Images a second of the training loop: of the step alone, of this loop, and of one that reads picture files.
+"""Images a second of the training loop: of its steps alone, of the whole loop, and of one that reads picture files.
 
     PYTHONPATH=workflow python tests/benchmarks/bench_training.py [--device cpu|cuda] [--networks NAME:SIDE …]
 
-Each row is one step (network, batch size, with or without torch.compile) fed in four ways with pictures
-of the same smears:
+Each row is one network and batch size, with or without torch.compile, fed in four ways with pictures of the
+same smears. The first three are epochs of `marrowflow.learning.epoch.train_epoch`, compiled as
+`marrowflow.learning.loop` does it:
 
 alone       one batch that lies on the device: the most that any feeding can reach
-as they are this loop: packed pixels of --stored, prepared as `marrowflow.learning.batches` does
+as they are packed pixels of --stored, prepared as `marrowflow.learning.batches` does
 warped      the same with a map of its own for each image
-files       torchvision's reference loop: ImageFolder, JPEG files decoded by Pillow, RandomResizedCrop,
-            RandomHorizontalFlip, ToTensor, Normalize, a DataLoader with worker processes
+files       torchvision's reference loop, with a step of its own: ImageFolder, JPEG files decoded by Pillow,
+            RandomResizedCrop, RandomHorizontalFlip, ToTensor, Normalize, a DataLoader with worker processes
 
 Then frozen networks, 30 epochs: ours computes features once and trains the last layer on them; the loop
 over files sends every image through the network in every epoch (Resize in the place of the random crop,
@@ -27,13 +28,13 @@ import argparse
 import io
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,18 +45,22 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torchvision import datasets, transforms
 
-from marrowflow.config import Augmentation
+from marrowflow.cohorts.decode import decode
+from marrowflow.config import Augmentation, Training
 from marrowflow.images.augment import draw_plan
-from marrowflow.images.store import StoreWriter
-from marrowflow.learning.batches import ImageSamples, PackedPixels, shuffled
+from marrowflow.images.store import PackedPixels, StoreWriter
+from marrowflow.learning.batches import ImageSamples, shuffled
 from marrowflow.learning.device import choose_device
+from marrowflow.learning.epoch import train_epoch
 from marrowflow.learning.feature_cache import FeatureCache
 from marrowflow.learning.features import Extractor, FeatureSamples
+from marrowflow.learning.outcomes import Criterion, Outcomes
 from marrowflow.learning.preparation import Preparation
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Feed = Callable[[], Iterator[Batch]]
-Step = Callable[[torch.Tensor, torch.Tensor], None]
+Epoch = Callable[[Iterator[Batch]], object]
+"""Trains on all batches."""
 
 BCCD = Path(__file__).resolve().parents[3] / "shared/data/bccd/images"
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -126,7 +131,8 @@ def main() -> None:
             for batch in sizes:
                 feeds = make_feeds(laid, side_of(network), batch, images // batch * batch, workers, device)
                 for with_compile in compiled:
-                    rates = rates_of(feeds, make_step(network, device, with_compile), args.rounds, device)
+                    epochs = make_epochs(network, laid, device, with_compile)
+                    rates = rates_of(feeds, epochs, args.rounds, device)
                     alone = rates["alone"]
                     print(
                         f"{network:28}{batch:6}{'yes' if with_compile else 'no':>10}{alone:9.1f}"
@@ -191,63 +197,95 @@ def picture_files(
     return batches
 
 
-def make_step(network: str, device: torch.device, with_compile: bool) -> Step:
-    """Return one training step of a network with random weights."""
-    module = timm.create_model(name_in(network), num_classes=CLASSES)
-    module = module.to(device, memory_format=torch.channels_last).train()
+def make_epochs(network: str, laid: Smears, device: torch.device, with_compile: bool) -> dict[str, Epoch]:
+    """Return, by the name of the feed, how a network with random weights is trained on it."""
+    module = random_network(network, device).train()
     optimiser = torch.optim.Adam(module.parameters(), 1e-4)
-    called = torch.compile(module) if with_compile else module
+    called = torch.compile(module, dynamic=False) if with_compile else module
+    criterion = criterion_of(laid, device)
 
-    def step(x: torch.Tensor, y: torch.Tensor) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = called(x)
-        descend(logits, y, optimiser)
+    def ours(batches: Iterator[Batch]) -> object:
+        return train_epoch(called, batches, optimiser, criterion, precision_on(device))
 
-    return step
+    def reference(batches: Iterator[Batch]) -> None:
+        train_plainly(called, batches, optimiser, device)
 
-
-def descend(logits: torch.Tensor, y: torch.Tensor, optimiser: torch.optim.Optimizer) -> None:
-    loss = cross_entropy(logits.float(), y)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
+    return {"alone": ours, "as they are": ours, "warped": ours, "files": reference}
 
 
-def rates_of(feeds: dict[str, Feed], step: Step, rounds: int, device: torch.device) -> dict[str, float]:
+def random_network(network: str, device: torch.device) -> nn.Module:
+    module: nn.Module = timm.create_model(name_in(network), num_classes=CLASSES)
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def train_plainly(
+    network: Callable[[torch.Tensor], torch.Tensor],
+    batches: Iterator[Batch],
+    optimiser: torch.optim.Optimizer,
+    device: torch.device,
+) -> None:
+    for x, y in batches:
+        with precision_on(device):
+            logits = network(x)
+        loss = cross_entropy(logits.float(), y)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+
+def criterion_of(laid: Smears, device: torch.device) -> Criterion:
+    outcomes = Outcomes([str(number) for number in range(CLASSES)])
+    return outcomes.criterion(torch.from_numpy(laid.targets).to(device), Training())
+
+
+def precision_on(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def rates_of(
+    feeds: dict[str, Feed], epochs: dict[str, Epoch], rounds: int, device: torch.device
+) -> dict[str, float]:
     """Return each feed's median images a second, the first round left out."""
     rates: dict[str, list[float]] = {name: [] for name in feeds}
     for _ in range(rounds + 1):
         for name, feed in feeds.items():
-            rates[name].append(images_a_second(feed, step, device))
+            rates[name].append(images_a_second(feed, epochs[name], device))
     return {name: statistics.median(values[1:]) for name, values in rates.items()}
 
 
-def images_a_second(feed: Feed, step: Step, device: torch.device) -> float:
-    start, seen = now(device), 0
-    for x, y in feed():
-        step(x, y)
-        seen += len(x)
+def images_a_second(feed: Feed, epoch: Epoch, device: torch.device) -> float:
+    seen = 0
+
+    def counted() -> Iterator[Batch]:
+        nonlocal seen
+        for x, y in feed():
+            yield x, y
+            seen += len(x)
+
+    start = now(device)
+    epoch(counted())
     return seen / (now(device) - start)
 
 
 def frozen_ours(network: str, laid: Smears, batch: int, device: torch.device) -> float:
     """Return images a second of all epochs on features that are computed once; the network warms up before."""
     pixels = PackedPixels([laid.packed])
-    module = timm.create_model(name_in(network), num_classes=CLASSES)
-    module = module.to(device, memory_format=torch.channels_last).eval()
+    module = random_network(network, device).eval()
     prepare = Preparation(side_of(network), MEAN, STD)
     extractor = Extractor(module, network, "corrected", prepare, bfloat16=device.type == "cuda")
-    targets = torch.from_numpy(laid.targets).to(device)
-    optimiser = torch.optim.Adam(extractor.head.parameters(), 1e-4)
+    targets, criterion = torch.from_numpy(laid.targets).to(device), criterion_of(laid, device)
+    head = nn.Sequential(nn.Dropout(Training().dropout), extractor.head)
+    optimiser = torch.optim.Adam(head.parameters(), 1e-4)
     for _ in range(2):
         with tempfile.TemporaryDirectory() as folder:
             start = now(device)
             with redirect_stdout(io.StringIO()):  # its progress would stand in the table
                 features = FeatureCache(Path(folder)).of(extractor, pixels, laid.cases, device)
             samples = FeatureSamples(features, targets, laid.cases)
+            head.train()
             for epoch in range(FROZEN_EPOCHS):
-                for x, y in samples.batches(shuffled(len(samples), batch, (0, 0, epoch))):
-                    descend(extractor.head(x), y, optimiser)
+                batches = samples.batches(shuffled(len(samples), batch, (0, 0, epoch)))
+                train_epoch(head, batches, optimiser, criterion, nullcontext())
             seconds = now(device) - start
     return FROZEN_EPOCHS * len(laid.cases) / seconds
 
@@ -256,23 +294,20 @@ def frozen_files(
     network: str, laid: Smears, batch: int, images: int, workers: int, device: torch.device
 ) -> float:
     """Return images a second of a loop over files that trains the last layer of a frozen network."""
-    module = timm.create_model(name_in(network), num_classes=CLASSES)
-    module = module.to(device, memory_format=torch.channels_last).eval()
-    head = module.get_classifier()
+    module = random_network(network, device).eval()
+    head = module.get_classifier()  # type: ignore[operator]
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     for parameter in head.parameters():
         parameter.requires_grad_(True)
     optimiser = torch.optim.Adam(head.parameters(), 1e-4)
 
-    def step(x: torch.Tensor, y: torch.Tensor) -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = module(x)
-        descend(logits, y, optimiser)
+    def reference(batches: Iterator[Batch]) -> None:
+        train_plainly(module, batches, optimiser, device)
 
     side = side_of(network)
     feed = picture_files(laid.files, [transforms.Resize((side, side))], batch, images, workers, device)
-    return rates_of({"files": feed}, step, 1, device)["files"]
+    return rates_of({"files": feed}, {"files": reference}, 1, device)["files"]
 
 
 def lay_out(folder: Path, side: int, most: int) -> Smears:
@@ -289,7 +324,7 @@ def lay_out(folder: Path, side: int, most: int) -> Smears:
     start = time.perf_counter()
     with StoreWriter(folder / "packed", cases, side, {}) as writer:
         for row, file in enumerate(files):
-            image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+            image = decode(file.read_bytes()).pixels
             writer.put(row, cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
     return Smears(what, folder / "files", folder / "packed", cases, targets, time.perf_counter() - start)
 
@@ -327,4 +362,4 @@ def side_of(network: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

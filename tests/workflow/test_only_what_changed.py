@@ -8,6 +8,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
 from project import DELTA, add_cohort, copy_project, planned, replace
 
 INDEX_TESTS, FOLDS, COLOURS, EXTERNAL = 3, 3, 2, 2
@@ -24,6 +25,7 @@ ONE_HOSPITAL = {
     "correct_cohort": COLOURS,
     "check_external": 1,
     "predict_external": INDEX_TESTS,
+    "apply_lock": INDEX_TESTS,
     "measure_accuracy": INDEX_TESTS,
     "compare_index_tests": 1,
     "report_cohort": 1,
@@ -31,8 +33,28 @@ ONE_HOSPITAL = {
     "describe_run": 1,
     "all": 1,
 }
-FROM_LOCK = {"lock_choices": INDEX_TESTS, "predict_external": INDEX_TESTS * EXTERNAL, **ACCURACY}
-FROM_TRAINING = {"train_fold": INDEX_TESTS * FOLDS, "predict_development": INDEX_TESTS, **FROM_LOCK}
+FROM_LOCK = {"lock_choices": INDEX_TESTS, "apply_lock": INDEX_TESTS * EXTERNAL, **ACCURACY}
+FROM_TRAINING = {
+    "train_fold": INDEX_TESTS * FOLDS,
+    "predict_development": INDEX_TESTS,
+    "predict_external": INDEX_TESTS * EXTERNAL,
+    **FROM_LOCK,
+}
+# One index test's own jobs from its raw development predictions on, and those that set it beside the others.
+ONE_FROM_LOCK = {
+    "lock_choices": 1,
+    "apply_lock": EXTERNAL,
+    "measure_accuracy": 1 + EXTERNAL,
+    "compare_index_tests": 1 + EXTERNAL,
+    **REPORTS,
+}
+ONE_FROM_TRAINING = {
+    "train_fold": FOLDS,
+    "predict_development": 1,
+    "predict_external": EXTERNAL,
+    **ONE_FROM_LOCK,
+}
+STUDY_REPORT = {"report_study": 1, "describe_run": 1, "all": 1}
 
 
 def package(project: Path, name: str) -> Path:
@@ -82,7 +104,7 @@ def test_an_external_hospital_runs_its_own_jobs_and_the_summary(copy):
 def test_an_external_hospital_taken_away_runs_the_summary(copy):
     table = copy / "resources/cohorts.tsv"
     table.write_text("".join(line for line in table.open() if not line.startswith("gamma\t")))
-    assert planned(copy) == {"report_study": 1, "describe_run": 1, "all": 1}
+    assert planned(copy) == STUDY_REPORT
 
 
 def test_a_development_hospital_runs_its_own_intake_and_all_folds(copy):
@@ -151,10 +173,32 @@ def test_two_swapped_hyper_parameters_retrain(copy):
 
 def test_another_model_trains_that_model_only(copy):
     replace(copy / "config.yaml", "    input_size: 96\n", "    input_size: 64\n")
-    jobs = planned(copy)
-    assert jobs["train_fold"] == FOLDS
-    assert jobs["predict_external"] == EXTERNAL
-    assert "correct_cohort" not in jobs
+    assert planned(copy) == ONE_FROM_TRAINING
+
+
+def test_edited_heads_of_a_model_train_that_model_only(copy):
+    replace(
+        copy / "config.yaml",
+        "    colours: [corrected]\n",
+        "    colours: [corrected]\n    heads: {leukaemia: 0.5, diagnosis: 0.5}\n",
+    )
+    assert planned(copy) == ONE_FROM_TRAINING
+
+
+def test_another_licence_of_a_model_runs_the_reports(copy):
+    replace(
+        copy / "config.yaml",
+        "    licence: Apache-2.0\n    # Side of",
+        "    licence: another one\n    # Side of",
+    )
+    assert planned(copy) == REPORTS
+
+
+def test_an_ensemble_of_existing_members_asks_no_network_again(copy):
+    """Its members share one colour recipe, so that it is one index test more."""
+    with (copy / "config.yaml").open("a") as config:
+        config.write("\nensembles: {both: {members: [lite0_finetune, lite0_frozen]}}\n")
+    assert planned(copy) == {"combine_development": 1, "choose_primary": 1, **ONE_FROM_LOCK}
 
 
 def test_another_colour_recipe_of_a_model_trains_that_pair_only(copy):
@@ -183,6 +227,45 @@ def test_a_stray_file_in_the_package_runs_nothing(copy):
 def test_another_threshold_rule_locks_anew_and_trains_nothing(copy):
     replace(copy / "config.yaml", "  rule: youden\n", "  rule: sensitivity\n  value: 0.9\n")
     assert planned(copy) == FROM_LOCK
+
+
+@pytest.mark.parametrize("module", ["choices/calibration.py", "choices/threshold.py", "learning/lock.py"])
+def test_edited_code_of_the_choices_locks_anew_and_asks_no_network(copy, module):
+    edit(copy, module)
+    assert planned(copy) == FROM_LOCK
+
+
+def test_edited_code_that_applies_the_lock_runs_the_external_hospitals_from_there(copy):
+    edit(copy, "learning/combine.py")
+    assert planned(copy) == {
+        "apply_lock": INDEX_TESTS * EXTERNAL,
+        "measure_accuracy": INDEX_TESTS * EXTERNAL,
+        "compare_index_tests": EXTERNAL,
+        **REPORTS,
+    }
+
+
+def test_another_primary_index_test_runs_comparisons_and_reports(copy):
+    replace(copy / "config.yaml", "  primary: lite0_finetune-corrected\n", "  primary: lite0_frozen-raw\n")
+    assert planned(copy) == {"choose_primary": 1, "compare_index_tests": 1 + EXTERNAL, **REPORTS}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            "published: []",
+            "published: [{index_test: lite0_frozen-raw, metric: auc, class_name: macro, value: 0.9}]",
+        ),
+        ("assumed: {}", "assumed: {training.rate: not given}"),
+    ],
+    ids=["published", "assumed"],
+)
+def test_published_and_assumed_values_run_the_studys_report_only(copy, old, new):
+    config = copy / "config.yaml"
+    assert config.read_text().count(f"\n{old}") == 1
+    config.write_text(config.read_text().replace(f"\n{old}", f"\n{new}"))
+    assert planned(copy) == STUDY_REPORT
 
 
 def test_more_replicates_run_accuracy_and_reports(copy):

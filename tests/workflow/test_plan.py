@@ -35,6 +35,7 @@ def test_a_fresh_clone_plans_the_whole_demo(fresh):
         "predict_development": 3,
         "lock_choices": 3,
         "predict_external": 6,
+        "apply_lock": 6,
         "measure_accuracy": 9,
         "choose_primary": 1,
         "compare_index_tests": 3,
@@ -67,7 +68,7 @@ def test_a_study_without_external_hospitals_plans(fresh):
     table = fresh / "resources/cohorts.tsv"
     table.write_text("".join(line for line in table.open() if "\texternal\t" not in line))
     jobs = planned(fresh)
-    assert "predict_external" not in jobs
+    assert not jobs.keys() & {"predict_external", "apply_lock"}
     assert jobs["report_study"] == 1
 
 
@@ -104,7 +105,10 @@ def test_a_published_study_plans_every_cell_of_its_grid(fresh, key, protocol):
             manifest.parent.mkdir(parents=True)
             manifest.write_text("image,label\n")
             lines.append(f"{role}{i}\t{role}\t{manifest.relative_to(fresh)}\tH\tS")
-    (fresh / f"data/{key}/cohorts.tsv").write_text("\n".join(lines) + "\n")
+    # Two studies may share one table.
+    table = fresh / yaml.safe_load((fresh / f"resources/studies/{key}.yaml").read_text())["cohorts"]
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text("\n".join(lines) + "\n")
     jobs = planned(
         fresh,
         *("--configfile", f"resources/studies/{key}.yaml"),
@@ -120,6 +124,7 @@ def test_a_published_study_plans_every_cell_of_its_grid(fresh, key, protocol):
         "combine_development": shape["ensembles"] * protocols,
         "lock_choices": tests * protocols,
         "predict_external": shape["networks"] * protocols * shape["external"],
+        "apply_lock": tests * protocols * shape["external"],
         "measure_accuracy": tests * protocols * (1 + shape["external"]),
         "compare_protocols": tests * (protocols - 1),
         "choose_primary": 1,

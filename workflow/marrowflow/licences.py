@@ -7,8 +7,8 @@ import re
 # A name stands between what is no letter: "nc" is in cc-by-nc-4.0 and cc_by_nc_4.0, and not in "sync" or "ncsa".
 _NON_COMMERCIAL = re.compile(
     r"(?<![a-z])nc(?![a-z])"
-    r"|(?<![a-z])non[-‑_\s]*commercial"
-    r"|(?<![a-z])research[-‑_\s]+(?:use[-‑_\s]+)?only",
+    r"|(?<![a-z])non[-\u2011_\s]*commercial"
+    r"|(?<![a-z])research[-\u2011_\s]+(?:use[-\u2011_\s]+)?only",
     re.IGNORECASE,
 )
 

@@ -3,7 +3,8 @@
 One row a case and index test. Columns (see `COLUMNS`):
 
 ========== ======= =====================================================================
-case_id    string  unique within an index test; ``<cohort>/<path of the image>`` for images
+case_id    string  unique within an index test; ``<cohort>/<path of the image>`` for images, and
+                   ``<that>#<transform><copy>`` for the samples made of one
 patient_id string  the cluster of the statistics, within its cohort; ``<cohort>/<id in the manifest>``
 cohort     string  hospital; equal patient_ids of two cohorts are two people
 truth      string  a class, or ``missing`` / ``inconclusive`` (no usable reference standard)
@@ -11,7 +12,7 @@ predicted  string  the index test's class (left empty: that of the largest proba
 p_<class>  float64 one column a class, in the order of the study's classes; sum 1 unless one-vs-rest
 index_test string  ``<model>-<colour>``, or a reader's or product's name
 fold       int64   fold that tested this case; -1 for an ensemble of all folds' networks
-partition  string  validation, test (development) or external
+partition  string  validation, test, unlabelled (development: without a usable reference) or external
 status     string  ok, indeterminate (done without a usable result), not_done
 reason     string  why the status is not ok; else empty
 ========== ======= =====================================================================
@@ -19,11 +20,14 @@ reason     string  why the status is not ok; else empty
 Only ``truth`` and either ``predicted`` or probabilities are needed; `read_predictions` fills the rest.
 Blanks around a truth or a prediction are taken off, and whole numbers written 1.0, as a program does that met an empty
 field, are read as 1. Of two classes one probability column is enough: the other's is 1 - p.
-Further columns are kept. Two kinds of them have a meaning:
+Further columns are kept. Three kinds of them have a meaning:
 
 ``patient_source``
     ``manifest`` where ``patient_id`` names a patient (also where it is left empty), ``surrogate`` where it names a group
     of near-duplicate images.
+``parent``
+    The image's own ``case_id``, where the cases are samples of images: where augmented images were divided. An image
+    that is a case itself is its own parent.
 ``endpoint_<name>``
     The index test's own probability, float64, that the yes/no endpoint of that name is present: of a network that has a
     head for it. It is the endpoint's score, in the place of the sum over its positive classes. Like p_<class> it is a

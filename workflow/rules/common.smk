@@ -135,5 +135,7 @@ def folds_of(pattern):
 
 
 def members_of(pattern):
-    """Return an input function: the pattern filled with the models of the job's ensemble."""
-    return lambda wildcards: collect(pattern, model=MEMBERS[wildcards.model], allow_missing=True)
+    """Return an input function: the pattern filled with the members of the job's ensemble, or with the network itself."""
+    return lambda wildcards: collect(
+        pattern, model=MEMBERS.get(wildcards.model, [wildcards.model]), allow_missing=True
+    )

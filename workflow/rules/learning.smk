@@ -131,18 +131,18 @@ rule lock_choices:
 
 
 rule predict_external:
-    """Apply the locked networks, calibration and thresholds to one external hospital."""
+    """Let the networks of all folds answer for one external hospital, uncalibrated."""
     input:
         models=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/model.safetensors"),
         cards=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/card.json"),
-        lock="results/<study>/locked/{protocol}/{model}/{colour}/threshold.json",
+        # For order only: choices are locked before an external hospital is answered for, but no answer depends on them.
+        lock=ancient("results/<study>/locked/{protocol}/{model}/{colour}/threshold.json"),
         gate="results/<study>/external/{cohort}/gate.json",
         inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
         store=collect("results/<study>/images/{{cohort}}/{{colour}}/{part}", part=STORE),
         pixels=ancient("results/<study>/images/{cohort}/{colour}/pixels.npy"),
     output:
         raw="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/raw.parquet",
-        predictions="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/predictions.parquet",
     log:
         "results/<study>/logs/predict_external/{protocol}/{model}/{colour}/{cohort}.log",
     benchmark:
@@ -163,27 +163,25 @@ rule predict_external:
         features=f"results/{STUDY.study.key}/features",
     shell:
         "python -m marrowflow learning.predict_external --options {params.options:q} --models {input.models:q}"
-        " --inventory {input.inventory:q} --store {input.store:q} --lock {input.lock:q}"
-        " --features {params.features:q} --index-test {wildcards.model}-{wildcards.colour}"
-        " --raw {output.raw:q} --out {output.predictions:q} 2> {log:q}"
+        " --inventory {input.inventory:q} --store {input.store:q} --features {params.features:q}"
+        " --index-test {wildcards.model}-{wildcards.colour} --out {output.raw:q} 2> {log:q}"
 
 
-rule combine_external:
-    """Average an ensemble's members on one external hospital, and apply its own locked choices."""
+rule apply_lock:
+    """Apply an index test's locked choices to one external hospital; an ensemble's members are averaged first."""
     input:
         tables=members_of("results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/raw.parquet"),
         lock="results/<study>/locked/{protocol}/{model}/{colour}/threshold.json",
     output:
         predictions="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/predictions.parquet",
     log:
-        "results/<study>/logs/combine_external/{protocol}/{model}/{colour}/{cohort}.log",
+        "results/<study>/logs/apply_lock/{protocol}/{model}/{colour}/{cohort}.log",
     benchmark:
-        "results/<study>/benchmarks/combine_external/{protocol}/{model}/{colour}/{cohort}.tsv"
+        "results/<study>/benchmarks/apply_lock/{protocol}/{model}/{colour}/{cohort}.tsv"
     wildcard_constraints:
         cohort="|".join(EXTERNAL) or "(?!)",
-        model="|".join(STUDY.ensembles) or "(?!)",
     conda:
-        "../../envs/combine_external.yaml"
+        "../../envs/apply_lock.yaml"
     threads: 1
     resources:
         mem_mb=2000,

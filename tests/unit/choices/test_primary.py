@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from marrowflow.choices.primary import main, read_primary
+from marrowflow.choices.primary import main, read_decision, read_primary
 from marrowflow.errors import UserError
 
 COLUMNS = ["endpoint", "metric", "class", "unit", "estimate", "primary"]
@@ -51,8 +51,9 @@ def choose(accuracy: Path, units: tuple[str, ...] = ("patient", "case"), **decla
     options = {"index_tests": tests, "primary": declared, "units": units}
     out = accuracy.parent / "primary.json"
     main(["--options", json.dumps(options), "--accuracy", str(accuracy), "--out", str(out)])
-    assert read_primary(out) == json.loads(out.read_text())["index_test"]
-    return json.loads(out.read_text())
+    decision = json.loads(out.read_text())
+    assert read_decision(out) == decision and read_primary(out) == decision["index_test"]
+    return decision
 
 
 def test_declared_before_first_and_neither_looks_at_results(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_flags_reach_the_index_and_the_log(cohort, tmp_path, caplog):
     inventory.loc[0, "sha256"] = digest(folder / "smears/0.png")
     correct_cohort(inventory, folder, tmp_path / "out", OPTIONS)
     assert open_store(tmp_path / "out").index["flag"].tolist() == ["almost black", "", "", "", ""]
-    assert "1 of 5 images left as they came: almost black" in caplog.text
+    assert "1 of 5 images could not be treated by the whole recipe: almost black" in caplog.text
 
 
 def test_crops_before_it_corrects_and_the_store_says_so(cohort, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from marrowflow.config import Augmentation
 from marrowflow.errors import UserError
 from marrowflow.images.augment import draw_plan
-from marrowflow.images.materialise import Parents, fit_whitening, main
+from marrowflow.images.materialise import main
 from marrowflow.images.store import StoreWriter
 from marrowflow.images.whitening import apply_whitening, fit_patch_zca
 
@@ -62,24 +62,3 @@ def test_store_that_is_missing_is_named_and_nothing_is_left(tmp_path, plan, stor
     with pytest.raises(UserError, match=r"b/0\.png"):
         main([*arguments, "--stores", stores[0]])
     assert not [path for path in tmp_path.iterdir() if "pictures" in path.name]
-
-
-def test_whitening_is_not_fitted_where_nothing_is_whitened(plan, stores):
-    parents = Parents(stores)
-    config = Augmentation(plan="eight")
-    assert fit_whitening(plan[~plan["whiten"]], parents, config) is None
-    assert fit_whitening(plan, parents, config) is not None
-
-
-def test_whitening_is_fitted_on_the_parents_of_training_samples(stores, pictures):
-    # Samples divided after they were made: image 1 is tested on only, image 2 on both sides.
-    plan = pd.DataFrame(
-        {
-            "case_id": [CASES[0], CASES[0], CASES[1], CASES[2], CASES[2]],
-            "partition": ["train", "test", "test", "validation", "train"],
-            "whiten": [True, False, True, True, False],
-        }
-    )
-    found = fit_whitening(plan, Parents(stores), Augmentation(plan="eight"))
-    assert found is not None
-    np.testing.assert_array_equal(found.kernel, fit_patch_zca(pictures[[0, 2]], 1e-2).kernel)

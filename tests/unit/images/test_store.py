@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marrowflow.errors import UserError
-from marrowflow.images.store import StoreWriter, open_store
+from marrowflow.images.store import PackedPixels, StoreWriter, open_store
 
 WORKFLOW = Path(__file__).parents[3] / "workflow"
 
@@ -69,6 +69,49 @@ def test_gather_is_indexing(seven, rows):
 def test_gather_refuses_rows_outside(seven, rows):
     with pytest.raises(IndexError, match="store of 7"):
         seven.gather(rows)
+
+
+class TestSeveralStores:
+    @pytest.fixture
+    def two(self, tmp_path):
+        """Return the folders of stores of 4 and 3 images, and the images by case."""
+        images, folders = {}, []
+        for cohort, count in (("a", 4), ("b", 3)):
+            own = {f"{cohort}/{i}": image for i, image in enumerate(pictures(count, seed=count))}
+            with StoreWriter(tmp_path / cohort, list(own), 6, {}) as writer:
+                for row, image in enumerate(own.values()):
+                    writer.put(row, image)
+            folders.append(tmp_path / cohort)
+            images |= own
+        return folders, images
+
+    def test_cases_are_found_in_any_store_and_order(self, two):
+        folders, images = two
+        pixels = PackedPixels(folders)
+        wanted = ["b/2", "a/0", "b/0", "a/3", "b/2"]
+        expected = np.stack([images[case] for case in wanted])
+        np.testing.assert_array_equal(pixels.of(wanted), expected)
+        np.testing.assert_array_equal(pixels.gather(pixels.numbers(wanted)), expected)
+        with pytest.raises(UserError, match="c/9"):
+            pixels.numbers(["a/0", "c/9"])
+
+    def test_cases_of_a_store_come_in_the_order_of_their_numbers(self, two):
+        folders, images = two
+        pixels = PackedPixels(folders)
+        contents = pixels.contents()
+        assert [digest for digest, _ in contents] == [open_store(folder).digest for folder in folders]
+        cases = [case for _, cases in contents for case in cases]
+        assert cases == list(images)
+        assert pixels.numbers(cases).tolist() == list(range(7))
+
+    def test_stores_of_two_sizes_are_refused(self, tmp_path):
+        folders = []
+        for size in (6, 8):
+            with StoreWriter(tmp_path / str(size), [f"{size}/0"], size, {}) as writer:
+                writer.put(0, pictures(1, size)[0])
+            folders.append(tmp_path / str(size))
+        with pytest.raises(UserError, match="8 pixels"):
+            PackedPixels(folders)
 
 
 def test_threads_may_fill_it(tmp_path):

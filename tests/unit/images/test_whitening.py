@@ -1,9 +1,11 @@
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.linalg import fractional_matrix_power
 from scipy.ndimage import correlate
 
+from marrowflow.config import Augmentation
 from marrowflow.errors import UserError
 from marrowflow.images.whitening import (
     MOST_IMAGES,
@@ -11,6 +13,7 @@ from marrowflow.images.whitening import (
     _draw_patches,
     apply_whitening,
     fit_patch_zca,
+    fit_whitening,
     fitting_cases,
     whiten,
     zca_matrix,
@@ -142,3 +145,22 @@ def test_fitting_cases_do_not_depend_on_order_or_repeats():
     assert len(set(chosen)) == MOST_IMAGES
     assert fitting_cases([*reversed(names), *names], 0) == chosen
     assert fitting_cases(names[:5], 1) == names[:5]
+
+
+def test_a_plan_is_fitted_on_the_parents_of_its_training_samples(images):
+    # Samples divided after they were made: image 1 is tested on only, image 2 on both sides.
+    plan = pd.DataFrame(
+        {
+            "case_id": ["0", "0", "1", "2", "2"],
+            "partition": ["train", "test", "test", "validation", "train"],
+            "whiten": [True, False, True, True, False],
+        }
+    )
+
+    def images_of(cases):
+        return images[[int(case) for case in cases]]
+
+    config = Augmentation(plan="eight", zca_epsilon=0.05, seed=3)
+    found = fit_whitening(plan, images_of, config)
+    np.testing.assert_array_equal(found.kernel, fit_patch_zca(images[[0, 2]], 0.05, seed=3).kernel)
+    assert fit_whitening(plan[~plan["whiten"]], images_of, config) is None

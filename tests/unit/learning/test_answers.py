@@ -12,9 +12,13 @@ from safetensors.torch import load_file, save_file
 from small_study import CLASSES, NETWORK, make_study, with_model
 
 from marrowflow.config import AsPublished, Augmentation, Splits
+from marrowflow.errors import UserError
 from marrowflow.images.augment import apply, draw_plan
+from marrowflow.images.store import PackedPixels
 from marrowflow.images.whitening import fit_patch_zca, fitting_cases
 from marrowflow.learning import predict, train
+from marrowflow.learning.ensemble import answers, load_networks
+from marrowflow.learning.feature_cache import FeatureCache
 from marrowflow.learning.fold_samples import PARENT
 from marrowflow.splits.partition import partition
 
@@ -180,3 +184,16 @@ def test_divided_samples_are_trained_on_and_answered_as_they_were_drawn(study, t
         by_hand = np.exp(logits) / np.exp(logits).sum()
         given = tested.loc[name, [f"p_{c}" for c in CLASSES]].astype(float)
         np.testing.assert_allclose(given, by_hand, atol=1e-4)
+
+
+def test_answers_that_do_not_fit_are_an_error_with_remedies(study, tmp_path, monkeypatch):
+    folder = trained(study, tmp_path, with_model({}, epochs=1))
+    (network,) = load_networks([folder], CLASSES, torch.device("cpu"))
+
+    def full(images):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(network.module, "forward", full)
+    pixels, cache = PackedPixels([study["store"]]), FeatureCache(tmp_path / "features")
+    with pytest.raises(UserError, match=r"network of fold 0: .*32 images.*CUDA_VISIBLE_DEVICES="):
+        answers(network, pixels, ["a/000.png"], torch.device("cpu"), cache)

@@ -13,17 +13,11 @@ from PIL import Image
 from small_study import write_store
 
 from marrowflow.config import Augmentation
-from marrowflow.errors import UserError
-from marrowflow.files import sha256_of
 from marrowflow.images.augment import apply, draw_plan
+from marrowflow.images.store import PackedPixels
 from marrowflow.images.whitening import fit_patch_zca
 from marrowflow.learning import batches
-from marrowflow.learning.batches import (
-    ImageSamples,
-    PackedPixels,
-    in_order,
-    shuffled,
-)
+from marrowflow.learning.batches import ImageSamples, in_order, shuffled
 from marrowflow.learning.preparation import Preparation, normalised_maps
 
 CPU = torch.device("cpu")
@@ -90,38 +84,6 @@ def two_stores(tmp_path: Path) -> tuple[list[Path], dict[str, np.ndarray]]:
         write_store(tmp_path / "b", names[4:], images[4:]),
     ]
     return folders, dict(zip(names, images, strict=True))
-
-
-def test_cases_are_found_in_any_store_and_order(
-    two_stores: tuple[list[Path], dict[str, np.ndarray]],
-) -> None:
-    folders, images = two_stores
-    pixels = PackedPixels(folders)
-    wanted = ["b/2", "a/0", "b/0", "a/3", "b/2"]
-    found = pixels.gather(pixels.numbers(wanted))
-    np.testing.assert_array_equal(found, np.stack([images[case] for case in wanted]))
-    with pytest.raises(UserError, match="c/9"):
-        pixels.numbers(["a/0", "c/9"])
-
-
-def test_cases_of_a_store_come_in_the_order_of_their_numbers(
-    two_stores: tuple[list[Path], dict[str, np.ndarray]],
-) -> None:
-    folders, images = two_stores
-    pixels = PackedPixels(folders)
-    contents = pixels.contents()
-    assert [digest for digest, _ in contents] == [sha256_of(folder / "pixels.npy") for folder in folders]
-    cases = [case for _, cases in contents for case in cases]
-    assert pixels.numbers(cases).tolist() == list(range(len(images)))
-
-
-def test_stores_of_two_sizes_are_refused(tmp_path: Path) -> None:
-    folders = [
-        write_store(tmp_path / str(size), [f"{size}/0"], np.zeros((1, size, size, 3), np.uint8))
-        for size in (32, 48)
-    ]
-    with pytest.raises(UserError, match="48 pixels"):
-        PackedPixels(folders)
 
 
 def test_on_a_cpu_the_network_sees_what_the_plan_writes_to_files(

@@ -63,13 +63,21 @@ def test_three_members_weigh_the_same() -> None:
     assert combine(members, CLASSES, "t")["p_ill"].tolist() == pytest.approx([0.3] * 5)
 
 
-def test_copies_of_a_case_are_averaged_copy_by_copy() -> None:
-    members = {
-        "one": pd.concat([member(ONE), member(TWO)], ignore_index=True),
-        "two": pd.concat([member(TWO), member(TWO)], ignore_index=True),
-    }
-    table = combine(members, CLASSES, "t")
-    assert table["p_ill"].tolist() == pytest.approx([*((np.array(ONE) + TWO) / 2), *TWO])
+def test_the_mean_of_one_is_itself_under_the_name_that_is_asked_for() -> None:
+    whole = member([0.1 + 0.2, 1 / 3, 0.7, 0.8, 0.5], head=[0.1, 1 / 7, 0.3, 0.4, 0.5])
+    expected = whole.assign(predicted=["well", "well", "ill", "ill", "ill"], index_test="one-raw")
+    pd.testing.assert_frame_equal(combine({"one": whole}, CLASSES, "one-raw"), expected, check_exact=True)
+
+
+@pytest.mark.parametrize("others", [{}, {"two": member(TWO)}])
+def test_two_rows_of_one_case_fold_and_partition_are_refused(others: dict[str, pd.DataFrame]) -> None:
+    twice = pd.concat([member(ONE), member(TWO).iloc[[2, 3]]], ignore_index=True)
+    with pytest.raises(UserError, match=r"B holds several rows") as refused:
+        combine({**others, "B": twice}, CLASSES, "t")
+    assert str(refused.value).splitlines()[1:] == [
+        "  - case 'a/2' (fold 1, test)",
+        "  - case 'a/1' (fold 1, validation)",
+    ]
 
 
 def test_members_that_answer_for_other_cases_are_refused() -> None:
@@ -152,6 +160,35 @@ def test_the_step_as_it_is_run(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UserError, match="names a table twice"):
         main([*shared, str(paths[0]), str(paths[0]), "--out", str(tmp_path / "twice.parquet")])
     assert not (tmp_path / "twice.parquet").exists()
+
+
+def test_a_network_alone_gets_its_own_lock_and_no_other(tmp_path: Path) -> None:
+    raw = member(ONE, head=[0.1, 0.3, 0.5, 0.7, 0.9]).iloc[[0, 2, 4]].assign(fold=-1, partition="external")
+    raw.to_parquet(tmp_path / "raw.parquet")
+    own = lock("softmax")
+    path, out = tmp_path / "threshold.json", tmp_path / "predictions.parquet"
+
+    def applied(
+        content: dict[str, object], classes: list[str] = CLASSES, index_test: str = "both-raw"
+    ) -> None:
+        path.write_text(json.dumps(content))
+        main(
+            ["--options", json.dumps({"classes": classes}), "--tables", str(tmp_path / "raw.parquet"),
+             "--lock", str(path), "--index-test", index_test, "--out", str(out)]
+        )  # fmt: skip
+
+    with pytest.raises(UserError, match="fixed for index_test 'both-raw', not 'other-raw'"):
+        applied(own, index_test="other-raw")
+    with pytest.raises(UserError, match=r"fixed for classes \['ill', 'well'\], not \['well', 'ill'\]"):
+        applied(own, CLASSES[::-1])
+    with pytest.raises(UserError, match="changed after it was locked"):
+        applied({**own, "classes": ["ill", "wel"]})
+    assert not out.exists()
+    applied(own)
+    done = read_predictions(out, CLASSES).table
+    p = np.array([0.9, 0.6, 0.5])
+    assert done["p_ill"].tolist() == pytest.approx(np.sqrt(p) / (np.sqrt(p) + np.sqrt(1 - p)))
+    assert done["endpoint_aml"].tolist() == pytest.approx(expit(logit([0.1, 0.5, 0.9]) / 4))
 
 
 def test_the_step_needs_no_torch() -> None:

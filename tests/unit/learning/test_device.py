@@ -151,3 +151,41 @@ def test_without_a_gpu_the_cpu_is_named_once(
         assert device.choose_device(1) == device.choose_device(1) == torch.device("cpu")
     assert caplog.text.count("CPU") == 1
     assert torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.fixture
+def settings_put_back() -> Iterator[None]:
+    """Put torch's settings, which hold for the process, back as they were."""
+    cuda, threads = torch.backends.cuda, torch.get_num_threads()
+    fused = cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()
+    strict, only_warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    yield
+    cuda.enable_flash_sdp(fused[0])
+    cuda.enable_mem_efficient_sdp(fused[1])
+    cuda.enable_cudnn_sdp(fused[2])
+    torch.use_deterministic_algorithms(strict, warn_only=only_warns)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(("kind", "fused"), [("cuda", False), ("cpu", True)])
+def test_fused_attention_is_off_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, settings_put_back: None, kind: str, fused: bool
+) -> None:
+    cuda = torch.backends.cuda
+    for switch in (cuda.enable_flash_sdp, cuda.enable_mem_efficient_sdp, cuda.enable_cudnn_sdp):
+        switch(True)
+    monkeypatch.setattr(device, "_own_device", lambda: torch.device(kind))
+    assert device.choose_device(1).type == kind
+    found = cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()
+    assert found == (fused, fused, fused)
+    assert cuda.math_sdp_enabled()  # what is left
+
+
+def test_the_name_of_a_device_says_what_it_computes_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Pretended {device.index}")
+    assert device.device_name(torch.device("cuda", 1)) == "Pretended 1"
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert device.device_name(torch.device("cpu")) == "cpu AVX512"

@@ -3,11 +3,13 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,12 +22,16 @@ from torch import nn
 import marrowflow
 from marrowflow.config import Augmentation
 from marrowflow.errors import UserError
+from marrowflow.files import write_json
 from marrowflow.images.augment import draw_plan
-from marrowflow.learning.batches import ImageSamples, PackedPixels, in_order
+from marrowflow.images.store import PackedPixels
+from marrowflow.learning import feature_cache
+from marrowflow.learning.batches import ImageSamples, in_order
 from marrowflow.learning.checkpoint import Checkpoint
 from marrowflow.learning.feature_cache import FeatureCache, sample_features
 from marrowflow.learning.features import Extractor, FeatureSamples
 from marrowflow.learning.preparation import Preparation
+from marrowflow.provenance import PACKAGE, code_digest
 
 CPU = torch.device("cpu")
 PREPARE = Preparation(32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -138,6 +144,33 @@ def test_other_networks_and_settings_have_entries_of_their_own(
     assert len(entries(tmp_path / "features")) == 2
 
 
+@pytest.mark.parametrize("module", ["squeezenet", "marrow_networks", "backbones", "preparation"])
+def test_a_changed_architecture_has_an_entry_of_its_own(
+    pixels: PackedPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    cache = FeatureCache(tmp_path / "features")
+    cache.of(extractor(), pixels, ["a/00"], CPU)
+    package = tmp_path / "marrowflow"
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(feature_cache, "code_digest", lambda module: code_digest(module, package))
+    cache.of(extractor(), pixels, ["a/00"], CPU)
+    assert len(entries(tmp_path / "features")) == 1  # a copy of the code is the same code
+    with (package / "learning" / f"{module}.py").open("a") as file:
+        file.write("CHANGED = True\n")
+    cache.of(extractor(), pixels, ["a/00"], CPU)
+    assert len(entries(tmp_path / "features")) == 2
+
+
+def test_another_generation_of_cpus_has_an_entry_of_its_own(
+    pixels: PackedPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = FeatureCache(tmp_path / "features")
+    cache.of(extractor(), pixels, ["a/00"], CPU)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    cache.of(extractor(), pixels, ["a/00"], CPU)
+    assert len(entries(tmp_path / "features")) == 2
+
+
 def test_other_pixels_of_the_same_case_are_computed(tmp_path: Path) -> None:
     images, _ = colour_images(3, 32)
     cache, names = FeatureCache(tmp_path / "features"), ["a/0", "a/1", "a/2"]
@@ -158,6 +191,29 @@ def test_a_damaged_entry_is_computed_anew(pixels: PackedPixels, tmp_path: Path, 
     assert torch.equal(cache.of(extractor(module), pixels, ["a/00"], CPU), first)
     assert module.seen == 2 * 25
     assert (entry / file).read_bytes() == whole
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_another_machine_has_put_there_stays_if_it_is_whole(
+    pixels: PackedPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """No lock holds between the machines: the other one is ready while this one computes."""
+    cache = FeatureCache(tmp_path / "features")
+    first = cache.of(extractor(), pixels, ["a/00"], CPU)
+    (entry,) = entries(tmp_path / "features")
+    theirs = entry.rename(tmp_path / "theirs")
+    if not whole:
+        (theirs / "features.npy").write_bytes((theirs / "features.npy").read_bytes()[:-1])
+    number = (theirs / "features.npy").stat().st_ino
+
+    def put_meanwhile(path: Path, about: object) -> None:
+        write_json(path, about)
+        theirs.rename(entry)
+
+    monkeypatch.setattr(feature_cache, "write_json", put_meanwhile)
+    assert torch.equal(cache.of(extractor(), pixels, ["a/00"], CPU), first)
+    assert ((entry / "features.npy").stat().st_ino == number) is whole
+    assert [path.name for path in (tmp_path / "features").iterdir() if path.suffix == ".part"] == []
 
 
 def test_an_entry_of_another_key_is_not_taken(pixels: PackedPixels, tmp_path: Path) -> None:
@@ -221,11 +277,12 @@ def test_of_two_jobs_at_once_one_computes_and_the_other_waits(
     job = start(tmp_path, 2)
     assert job.stdout is not None
     assert job.stdout.readline() == "computing\n"
-    module = Counting(network())
+    module, cache = Counting(network()), FeatureCache(tmp_path / "features")
     with caplog.at_level(logging.INFO):
-        FeatureCache(tmp_path / "features").of(extractor(module), pixels, ["a/00"], CPU)
+        cache.of(extractor(module), pixels, ["a/00"], CPU)
     assert "waiting" in caplog.text
     assert module.seen == 0
+    assert cache.seconds == 0  # the other job's
     assert job.communicate(timeout=60)[0].endswith("seen 25\n")
 
 
@@ -273,6 +330,49 @@ def test_samples_of_a_plan_are_those_of_the_whole_network_and_kept(
         sample_features(cache, extractor(counting), pixels, parents, None, CPU),
         cache.of(extractor(counting), pixels, parents, CPU),
     )
+
+
+class Ticking(Counting):
+    """A network that takes a second of a hand-made clock a batch."""
+
+    def __init__(self, module: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(module)
+        self.now = 0.0
+        clock = SimpleNamespace(perf_counter=lambda: self.now)
+        monkeypatch.setattr(feature_cache, "time", clock)
+
+    def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+        self.now += len(images) != 2  # the first check is of two
+        return super().forward_features(images)
+
+
+def test_time_is_that_of_computing_in_this_job(
+    pixels: PackedPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticking = extractor(Ticking(network(), monkeypatch))
+    folds = pd.DataFrame({"case_id": cases(pixels), "label": "x", "fold": 0, "partition": "train"})
+    plan = draw_plan(folds, 0, Augmentation(plan="eight", copies=1), ["x"])
+    plan = plan[plan["transform"].isin(["original", "flip_h"])]
+    wanted = plan["case_id"].tolist()
+    cache, state = FeatureCache(tmp_path / "features"), Checkpoint(tmp_path / "state", "0" * 64)
+    sample_features(cache, ticking, pixels, wanted, plan, CPU, state)
+    # 25 and 15 images as they are, then 40 flipped ones, 32 at once.
+    assert cache.seconds == 1 + 1 + 2
+    warm = FeatureCache(tmp_path / "features")
+    sample_features(warm, ticking, pixels, wanted, plan, CPU, state)
+    assert warm.seconds == 0
+
+
+def test_features_that_do_not_fit_are_an_error_with_remedies(pixels: PackedPixels, tmp_path: Path) -> None:
+    class Full(Counting):
+        def forward_features(self, images: torch.Tensor) -> torch.Tensor:
+            if len(images) != 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward_features(images)
+
+    with pytest.raises(UserError, match=rf"{NETWORK} in float32: .*32 images.*input_size"):
+        FeatureCache(tmp_path / "features").of(extractor(Full(network())), pixels, ["a/00"], CPU)
+    assert not entries(tmp_path / "features")
 
 
 def test_feature_samples_are_drawn_by_number() -> None:

@@ -13,9 +13,10 @@ from scipy.special import expit, logit, softmax
 from sklearn.metrics import log_loss as sk_log_loss
 from sklearn.metrics import roc_curve
 
+from marrowflow.choices.calibration import finished
 from marrowflow.choices.threshold import digest_of, read_lock
 from marrowflow.errors import UserError
-from marrowflow.learning.lock import Options, finished, lock_choices, main
+from marrowflow.learning.lock import Options, lock_choices, main
 from marrowflow.predictions import check_predictions
 
 CLASSES = ["ill", "well"]
@@ -310,12 +311,12 @@ def test_without_calibration_the_lock_still_names_the_heads() -> None:
         lock_choices(raw, three_options(endpoints={"MDS_": {"positive": ["MDS"]}}), "t", "sound")
 
 
-def test_copies_of_one_case_in_one_fold_are_no_networks_of_several_folds() -> None:
-    raw = pd.concat([three_classes(20, 0, 0)] * 2, ignore_index=True)
-    fixed: dict[str, Any] = {"threshold": {"rule": "fixed", "value": 0.2}, "calibration": {"method": "none"}}
-    lock, table = lock_choices(raw, three_options(scheme="holdout", **fixed), "t", "as_published")
-    assert lock["development_answers"] == "single networks, out of fold"
-    assert (len(table), set(table["fold"])) == (20, {0})
+def test_two_answers_of_one_network_for_a_case_are_refused() -> None:
+    once = rows(SCORES, TRUTHS, fold=[0, 0, 1, 1, 0, 0, 1, 1])
+    raw = pd.concat([once, once.iloc[[2, 2]]], ignore_index=True)
+    with pytest.raises(UserError, match=r"--raw holds several rows") as refused:
+        lock_choices(raw, options(), "t", "sound")
+    assert str(refused.value).splitlines()[1:] == ["  - case 'a/2' (fold 1, test)"]
 
 
 @pytest.mark.parametrize("head", ["softmax", "one_vs_rest"])

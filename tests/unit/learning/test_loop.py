@@ -206,13 +206,21 @@ def test_networks_of_one_job_keep_their_states_apart(tmp_path: Path) -> None:
     training = Training(epochs=2, batch_size=8)
     for outcomes in Outcomes(CLASSES, "one_vs_rest").networks():
         module = network(1)
-        outcome = fit(module, train, None, outcomes, training, 0, checkpoint, name=outcomes.asked)
+        outcome = fit(module, train, None, outcomes, training, 0, checkpoint, name=outcomes.positive_class)
         assert outcome.resumed == 0
         alone = network(1)
-        fit(alone, train, None, outcomes, training, 0, Checkpoint(tmp_path / outcomes.asked, "b" * 64))
+        fit(
+            alone,
+            train,
+            None,
+            outcomes,
+            training,
+            0,
+            Checkpoint(tmp_path / outcomes.positive_class, "b" * 64),
+        )
         assert torch.equal(module.weight, alone.weight)
         again = network(1)
-        outcome = fit(again, train, None, outcomes, training, 0, checkpoint, name=outcomes.asked)
+        outcome = fit(again, train, None, outcomes, training, 0, checkpoint, name=outcomes.positive_class)
         assert outcome.resumed == 1
         assert torch.equal(again.weight, module.weight)
 
@@ -220,7 +228,7 @@ def test_networks_of_one_job_keep_their_states_apart(tmp_path: Path) -> None:
 def test_one_class_against_the_rest_and_two_heads_learn(tmp_path: Path) -> None:
     train, validation = points(200, 1), points(60, 2)
     heads = {"mds": Head(weight=0.5, positive=["MDS"]), "diagnosis": Head(weight=0.5)}
-    for outcomes in (Outcomes.against_rest(CLASSES, "AML"), Outcomes(CLASSES, heads=heads)):
+    for outcomes in (Outcomes(CLASSES, "one_vs_rest").networks()[2], Outcomes(CLASSES, heads=heads)):
         training = Training(epochs=25, batch_size=20, rate=0.03, batches="balanced")
         module = network(outcomes.outputs)
         history = fit(
@@ -230,8 +238,8 @@ def test_one_class_against_the_rest_and_two_heads_learn(tmp_path: Path) -> None:
         assert max(row["validation_accuracy"] for row in history) > 0.75
         with torch.no_grad():
             logits = module(validation.inputs)
-        by_hand = logits[:, 0] > 0 if outcomes.asked else logits[:, :3].argmax(1)
-        truth = validation.targets == 2 if outcomes.asked else validation.targets
+        by_hand = logits[:, 0] > 0 if outcomes.positive_class else logits[:, :3].argmax(1)
+        truth = validation.targets == 2 if outcomes.positive_class else validation.targets
         best = min(history, key=lambda row: row["validation_loss"])
         assert best["validation_accuracy"] == pytest.approx(float((by_hand == truth).double().mean()))
 
@@ -269,7 +277,7 @@ def test_balanced_batches_change_from_epoch_to_epoch_and_repeat_by_key() -> None
 def test_balanced_batches_reach_the_network(tmp_path: Path, asked: str, share: float) -> None:
     """By class; one class against the rest: as many of it as of all others together."""
     train = Points(points(60, 1).inputs, torch.tensor([0] * 36 + [1] * 18 + [2] * 6))
-    outcomes = Outcomes.against_rest(CLASSES, asked) if asked else Outcomes(CLASSES)
+    outcomes = Outcomes(CLASSES, "one_vs_rest", positive_class=asked) if asked else Outcomes(CLASSES)
     held: list[float] = []
 
     class Noting(nn.Linear):

@@ -15,6 +15,11 @@ HEADS = {"mds": Head(weight=0.1, positive=["MDS"]), "diagnosis": Head(weight=0.9
 MALIGNANT = {"zz_malignant": Head(weight=2, positive=["AML", "MDS"]), "diagnosis": Head(weight=1)}
 
 
+def one_network(name: str) -> Outcomes:
+    """Return the outcome of the network of one-vs-rest that tells a class from the rest."""
+    return Outcomes(CLASSES, "one_vs_rest").networks()[CLASSES.index(name)]
+
+
 @pytest.fixture(scope="module")
 def targets() -> torch.Tensor:
     return torch.tensor([0] * 14 + [1] * 7 + [2] * 3)
@@ -48,7 +53,7 @@ def test_balanced_weights_are_scikit_learns(targets: torch.Tensor) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
     is_aml = (targets == 2).numpy()
     rest, aml = compute_class_weight("balanced", classes=np.array([False, True]), y=is_aml)
-    ours = Outcomes.against_rest(CLASSES, "AML").class_weights(targets, "balanced")
+    ours = one_network("AML").class_weights(targets, "balanced")
     np.testing.assert_allclose(ours, [rest, rest, aml], rtol=1e-6)
 
 
@@ -69,7 +74,7 @@ def test_one_class_against_the_rest_has_torchs_binary_cross_entropy(
     logits = random_logits(1)
     wanted = (targets == 1).float()
     summed = binary_cross_entropy_with_logits(logits[:, 0], wanted, weights, reduction="sum")
-    ours = loss(Outcomes.against_rest(CLASSES, "MDS"), logits, targets, class_weights=rule)
+    ours = loss(one_network("MDS"), logits, targets, class_weights=rule)
     assert ours == pytest.approx(float(summed / weights.sum()), rel=1e-6)
 
 
@@ -77,7 +82,7 @@ def test_smoothing_one_class_against_the_rest_is_that_of_two_classes(targets: to
     logits = random_logits(1)
     two = torch.cat([torch.zeros(N, 1), logits], dim=1)  # softmax of (0, z) is sigmoid of z
     expected = cross_entropy(two, (targets == 2).long(), label_smoothing=0.3)
-    ours = loss(Outcomes.against_rest(CLASSES, "AML"), logits, targets, label_smoothing=0.3)
+    ours = loss(one_network("AML"), logits, targets, label_smoothing=0.3)
     assert ours == pytest.approx(float(expected), rel=1e-6)
 
 
@@ -108,7 +113,7 @@ def test_an_endpoint_of_several_classes(targets: torch.Tensor) -> None:
 
 @pytest.mark.parametrize(
     "outcomes",
-    [Outcomes(CLASSES), Outcomes(CLASSES, heads=HEADS), Outcomes.against_rest(CLASSES, "MDS")],
+    [Outcomes(CLASSES), Outcomes(CLASSES, heads=HEADS), one_network("MDS")],
     ids=["softmax", "heads", "against_rest"],
 )
 def test_sums_of_parts_have_the_gradient_of_the_whole(targets: torch.Tensor, outcomes: Outcomes) -> None:
@@ -147,9 +152,9 @@ def test_one_vs_rest_is_a_network_a_class() -> None:
     together = Outcomes(CLASSES, "one_vs_rest")
     assert together.outputs == 3
     asked = together.networks()
-    assert [network.asked for network in asked] == CLASSES
+    assert [network.positive_class for network in asked] == CLASSES
     assert [network.outputs for network in asked] == [1, 1, 1]
-    assert asked[1] == Outcomes.against_rest(CLASSES, "MDS")
+    assert asked[1] == Outcomes(CLASSES, "one_vs_rest", positive_class="MDS")
     assert asked[1].groups(torch.tensor([0, 1, 2, 1])).tolist() == [0, 1, 0, 1]
     heads = Outcomes(CLASSES, heads=HEADS)
     assert heads.networks() == [heads]
@@ -159,5 +164,5 @@ def test_right_answers_are_counted_on_the_diagnosis() -> None:
     targets = torch.tensor([0, 1, 2])
     logits = torch.tensor([[2.0, 1, 0, -9], [2, 1, 0, 9], [0, 1, 2, 9]])
     assert int(Outcomes(CLASSES, heads=HEADS).criterion(targets, Training()).right(logits, targets)) == 2
-    yes_no = Outcomes.against_rest(CLASSES, "MDS").criterion(targets, Training())
+    yes_no = one_network("MDS").criterion(targets, Training())
     assert int(yes_no.right(torch.tensor([[-1.0], [1.0], [3.0]]), targets)) == 2

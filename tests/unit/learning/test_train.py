@@ -1,26 +1,32 @@
 """A fold's training as a step: its files, its promise of equal bytes, and what it refuses."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
+import torchvision
 from safetensors.torch import load_file, save_file
-from small_study import CLASSES, NETWORK, make_study, options_text
+from small_study import CLASSES, NETWORK, make_study, options_text, with_model
 
 import marrowflow
 from marrowflow.config import Augmentation
 from marrowflow.errors import UserError
 from marrowflow.images.augment import draw_plan
-from marrowflow.learning import fold_samples, train
+from marrowflow.learning import feature_cache, features, fold_samples, train
+from marrowflow.learning.checkpoint import Checkpoint
 
 OUTPUTS = ["card.json", "history.csv", "model.safetensors"]  # the same bytes every time
 
@@ -62,6 +68,8 @@ def test_a_training_with_its_plan_writes_the_same_bytes_twice(study: dict[str, P
     # 1 original, 5 drawn once each, 2 flips and 1 whitening.
     assert card["samples_an_epoch"] == 9 * len(trained)
     assert card["data"]["train"]["red"]["images"] == int((trained["label"] == "red").sum())
+    assert card["versions"]["opencv"] == cv2.__version__
+    assert card["versions"]["torchvision"] == torchvision.__version__.partition("+")[0]
     assert card["weights"] == {"source": "random", "sha256": "", "licence": ""}
     cost = json.loads((tmp_path / "one/cost.json").read_text())
     assert (cost["images"], cost["epochs"]) == (2 * 9 * len(trained), 2)
@@ -151,6 +159,57 @@ def test_frozen_changes_the_last_layer_only(study: dict[str, Path], tmp_path: Pa
     assert loss == pytest.approx(history.loc[card["best_epoch"], "validation_loss"], rel=1e-4)
     # Its head starts from zeros, which answer 1/3 for each class: a loss of ln 3.
     assert history["validation_loss"].min() < np.log(3)
+
+
+def test_the_cost_of_features_is_this_jobs_over_all_its_runs(
+    study: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves on by a thousand seconds when features are computed, and at nothing else."""
+    torch.manual_seed(3)
+    save_file(timm.create_model(NETWORK).state_dict(), tmp_path / "start.safetensors")
+    options = with_model({"mode": "frozen", "weights": str(tmp_path / "start.safetensors")}, epochs=1)
+    now = 0.0
+
+    def computed(*arguments: object) -> Iterator[torch.Tensor]:
+        nonlocal now
+        now += 1000
+        yield from features.computed_features(*arguments)  # type: ignore[arg-type]
+
+    def seconds(out: Path) -> float:
+        return float(json.loads((out / "cost.json").read_text())["device_seconds"])
+
+    monkeypatch.setattr(feature_cache, "computed_features", computed)
+    monkeypatch.setattr(feature_cache, "time", SimpleNamespace(perf_counter=lambda: now))
+    with monkeypatch.context() as broken:
+        broken.setattr(train, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train.main(arguments(study, tmp_path / "first", options))
+    train.main(arguments(study, tmp_path / "first", options))
+    assert 1000 <= seconds(tmp_path / "first") < 2000  # though the run that ended found all features
+    train.main(arguments(study, tmp_path / "second", options))
+    assert seconds(tmp_path / "second") < 1000  # the first job's
+    card, other = ((tmp_path / name / "card.json").read_bytes() for name in ("first", "second"))
+    assert card == other
+
+
+def interrupted(*arguments: object, **named: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_another_generation_of_cpus_does_not_go_on_from_a_state(
+    study: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    discard = Checkpoint.discard
+    monkeypatch.setattr(Checkpoint, "discard", lambda self: None)
+    caplog.set_level(logging.INFO, "marrowflow")
+    train.main(arguments(study, tmp_path / "out", options_text(epochs=1)))
+    train.main(arguments(study, tmp_path / "out", options_text(epochs=1)))
+    assert caplog.text.count("going on from the state") == 1
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    monkeypatch.setattr(Checkpoint, "discard", discard)
+    train.main(arguments(study, tmp_path / "out", options_text(epochs=1)))
+    assert caplog.text.count("going on from the state") == 1
+    assert json.loads((tmp_path / "out/card.json").read_text())["device"] == "cpu another"
 
 
 def test_a_plan_of_other_patients_is_a_leak(study: dict[str, Path], tmp_path: Path) -> None:

@@ -45,7 +45,10 @@ def grid_options(**changes: Any) -> Options:
 
 
 def reporter_of(root: Path, options: Options, primary: Primary | None = None) -> Reporter:
-    """A reporter whose page lies in ``report`` below the results."""
+    """A reporter whose page lies in ``report`` below the results; the split made two folds."""
+    for protocol in options.protocols:
+        counts = pd.DataFrame({"fold": [0, 0, 1, 1], "partition": ["train", "test"] * 2, "n_cases": 9})
+        write_table(root / "splits" / protocol / "counts.csv", counts)
     first = primary or Primary(options.index_tests[0], "first")
     return Reporter(options, Results(root, root / "report"), first)
 

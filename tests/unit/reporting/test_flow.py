@@ -133,6 +133,41 @@ def test_counted_by_image_where_there_is_no_patient_level_analysis() -> None:
     assert flow.root.patients == 15
 
 
+# Three patients, five images of which samples were made: d1 has two that were read (.8 and .9) and one that was not, d2 one
+# (.3); e1 has no sample that was read; f1 stands in no test set; g1 is a case itself.
+SAMPLED = [image("d", 1), image("d", 2), image("e", 1), image("f", 1), image("g", 1)]
+SAMPLES = [
+    answer("d", 1, (0.2, 0.5, 0.3)) | {"case_id": "c/d1#original0", "parent": "c/d1"},
+    answer("d", 1, (0.1, 0.5, 0.4)) | {"case_id": "c/d1#rotate0", "parent": "c/d1"},
+    answer("d", 1, status="not_done", reason="failed") | {"case_id": "c/d1#rotate1", "parent": "c/d1"},
+    answer("d", 2, (0.7, 0.2, 0.1)) | {"case_id": "c/d2#zoom1", "parent": "c/d2"},
+    answer("e", 1, status="not_done", reason="failed") | {"case_id": "c/e1#zoom0", "parent": "c/e1"},
+    answer("g", 1, (0.9, 0.1, 0.0)) | {"parent": "c/g1"},
+]
+
+
+@pytest.mark.parametrize(("threshold", "positive"), [(0.6, 1), (0.7, 0)])
+def test_an_image_is_tested_where_a_sample_of_it_is(threshold: float, positive: int) -> None:
+    question = Question("leukaemia", CLASSES, ("AML", "ALL"), threshold)
+    eligible = trace(pd.DataFrame(SAMPLED), pd.DataFrame(SAMPLES), question, "no test set").root["Eligible"]
+    assert (eligible["No index test"]["failed"].patients, eligible["No index test"]["failed"].images) == (
+        1,
+        1,
+    )
+    assert eligible["No index test"]["no test set"].images == 1
+    arms = eligible["Index test"]
+    assert (arms.patients, arms.images) == (2, 3)
+    # d: the mean over samples, (.8 + .9 + .3) / 3 = .667; over images it would be .575
+    assert arms["positive"].patients == positive
+
+
+def test_images_that_samples_were_made_of_are_counted_by_themselves() -> None:
+    question = Question("leukaemia", CLASSES, ("AML", "ALL"), 0.84, "case")
+    tested = trace(pd.DataFrame(SAMPLED), pd.DataFrame(SAMPLES), question).root["Eligible"]["Index test"]
+    # d1: (.8 + .9) / 2 = .85; d2 .3; g1 .1
+    assert [arm.images for arm in tested.boxes] == [2, 1, 0]
+
+
 def test_contradicting_references_of_one_patient_are_inconclusive() -> None:
     inventory = pd.DataFrame([image("x", 1, "AML"), image("x", 2, "healthy")])
     flow = trace(inventory, pd.DataFrame([answer("x", 1), answer("x", 2)]), LEUKAEMIA)

@@ -32,6 +32,8 @@ from marrowflow.reporting.page import Gallery, Text
 from marrowflow.reporting.primary import Primary
 from marrowflow.reporting.reporter import SURROGATE, CommonOptions, Reporter
 from marrowflow.reporting.results import IndexTest, Results
+from marrowflow.reporting.sections import development_footnote
+from marrowflow.reporting.study_options import Options
 
 
 class Reader(HTMLParser):
@@ -306,6 +308,37 @@ def test_errors_are_the_most_confident_ones_first(index: str, tree: Tree) -> Non
     ).nlargest(6, "p")["case_id"]
     section = index.partition('id="errors-sound"')[2].partition("</section>")[0]
     assert re.findall(r"<span>(alpha/[^<]+)</span>", section) == worst.tolist()
+
+
+def test_errors_of_samples_show_the_images_that_they_were_made_of(tree: Tree, tmp_path: Path) -> None:
+    path = Path("predictions") / "sound" / "lite" / "raw" / "development" / "predictions.parquet"
+    table = pd.read_parquet(tree.results / path)
+    table = table[table["status"].eq("ok")]
+    samples = pd.concat(
+        [table.assign(case_id=table["case_id"] + f"#rotate{i}", parent=table["case_id"]) for i in range(2)]
+    )
+    write_predictions(tmp_path / path, samples, tree.options["classes"])
+    shutil.copytree(tree.results / "images", tmp_path / "images")
+    test = IndexTest("sound", "lite-raw")
+    options = tree.options | {"report": {"errors_shown": 6}}
+    found = []
+    for root in (tree.results, tmp_path):
+        reporter = Reporter(Options.model_validate(options), Results(root, tmp_path), PRIMARY)
+        (block,) = error_blocks(reporter, test, "development")
+        assert isinstance(block, Gallery) and len(block.thumbnails) == 6
+        found.append(block)
+    plain, sampled = found
+    names = [thumbnail.lines[2] for thumbnail in sampled.thumbnails]
+    # One of each image, of equals the first; the pictures are the same.
+    assert names == [f"{thumbnail.lines[2]}#rotate0" for thumbnail in plain.thumbnails]
+    assert [t.uri for t in sampled.thumbnails] == [t.uri for t in plain.thumbnails]
+    wrong, of = map(int, re.findall(r"\d+", plain.caption)[:2])
+    assert sampled.caption.startswith(f"{2 * wrong} of {2 * of} augmented images with a reference")
+    assert "Picture missing" not in sampled.caption
+    assert "Augmented images were divided" in development_footnote(reporter, test, "alpha")
+    assert "Augmented" not in development_footnote(
+        Reporter(Options.model_validate(options), Results(tree.results, tmp_path), PRIMARY), test, "alpha"
+    )
 
 
 def test_no_patient_image_is_printed_when_none_is_wanted(tree: Tree, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from reporting_fixture import write_primary
 
 from marrowflow.errors import UserError
 from marrowflow.files import write_json
-from marrowflow.reporting.primary import Primary, read_primary
+from marrowflow.reporting.primary import Primary, primary_of
 
 CHOICE = {
     "how": "chosen",
@@ -22,13 +22,13 @@ CHOICE = {
 
 
 def test_a_chosen_one_says_by_what_and_that_it_flatters(tmp_path: Path) -> None:
-    found = read_primary(write_primary(tmp_path, "a-raw", **CHOICE))
+    found = primary_of(write_primary(tmp_path, "a-raw", **CHOICE))
     assert found.chosen and found.values["a-raw"] == 0.8 and found.values["b-raw"] != found.values["b-raw"]
     assert found.statement("per image") == (
         "chosen on development data, out of fold, as the best of 2 by AUC (leukaemia), per image; its own development "
         "estimate is therefore a little too good, the external hospitals’ is not"
     )
-    classes = read_primary(write_primary(tmp_path, "a-raw", **CHOICE | {"endpoint": "classes"}))
+    classes = primary_of(write_primary(tmp_path, "a-raw", **CHOICE | {"endpoint": "classes"}))
     assert "by macro AUC, per" in classes.statement("per image")
 
 
@@ -36,14 +36,14 @@ def test_a_chosen_one_says_by_what_and_that_it_flatters(tmp_path: Path) -> None:
     ("how", "words"), [("declared", "declared before the run"), ("first", "none was declared")]
 )
 def test_one_that_no_result_chose_says_so(tmp_path: Path, how: str, words: str) -> None:
-    found = read_primary(write_primary(tmp_path, "a-raw", how=how))
+    found = primary_of(write_primary(tmp_path, "a-raw", how=how))
     assert words in found.statement("per patient") and not found.chosen
 
 
 def test_a_file_that_does_not_say_it_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "primary.json", {"index_test": "a-raw", "how": "guessed"})
     with pytest.raises(UserError, match="how a-raw became"):
-        read_primary(tmp_path / "primary.json")
+        primary_of(tmp_path / "primary.json")
 
 
 def test_the_primary_one_stands_first_and_the_others_keep_their_order(tmp_path: Path) -> None:

@@ -102,6 +102,13 @@ def test_what_is_missing_says_why(root: Path, value: dict[str, Any], why: str) -
     assert row[2:5] == [why, "–", "–"]
 
 
+def test_a_warning_that_says_undefined_is_not_said_twice(root: Path) -> None:
+    path = root / "accuracy" / "sound" / "dense_seed0" / "raw" / "development" / "warnings.csv"
+    pd.read_csv(path).assign(warning="undefined: a denominator is 0").to_csv(path, index=False)
+    (row,) = table_of(root, {"metric": "f1", "class_name": "ALL"}).rows
+    assert row[2] == "missing: undefined: a denominator is 0"
+
+
 def test_both_protocols_stand_side_by_side_with_the_stamp(root: Path) -> None:
     write_metrics(root, TEST, [metrics_row("accuracy", 0.95)], protocol="as_published")
     table = table_of(root, {"value": 0.953}, protocols=["as_published", "sound"])

@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import pytest
 from hand_made_grid import grid_options, reporter_of, write_training
 
+from marrowflow.choices.threshold import digest_of
+from marrowflow.files import write_json
 from marrowflow.reporting.limitations import limitations
 from marrowflow.reporting.primary import Primary
+from marrowflow.reporting.record import record_section
 from marrowflow.reporting.results import IndexTest
-from marrowflow.reporting.weights import Weights, weights_of
+from marrowflow.reporting.tables import Table
+from marrowflow.reporting.weights import weights_of
 
 
-@pytest.mark.parametrize(
-    ("licence", "closed"),
-    [
-        ("cc-by-nc-4.0", True),
-        ("CC BY-NC-SA 4.0", True),
-        ("cc_by_nc", True),
-        ("Non-commercial use", True),
-        ("noncommercial", True),
-        ("research only", True),
-        ("apache-2.0", False),
-        ("MIT", False),
-        ("sync-2", False),
-        ("licence missing", False),
-    ],
-)
-def test_non_commercial_licences_are_recognised(licence: str, closed: bool) -> None:
-    assert Weights("timm x", licence).non_commercial is closed
+def write_lock(root: Path, name: str) -> None:
+    lock: dict[str, Any] = {"endpoints": {}}
+    path = root / "locked" / "sound" / name.replace("-", "/") / "threshold.json"
+    write_json(path, lock | {"digest": digest_of(lock)})
 
 
 def test_the_card_tells_the_source_and_the_configuration_a_files_licence(tmp_path: Path) -> None:
@@ -44,6 +35,23 @@ def test_the_card_tells_the_source_and_the_configuration_a_files_licence(tmp_pat
     assert str(weights_of(reporter, IndexTest("sound", "lite_w19-raw"))) == "timm lite (apache-2.0)"
     assert str(weights_of(reporter, lite)) == "file b.pth (CC BY-NC 4.0)"
     assert str(weights_of(reporter, scratch)) == "random"
+
+
+def test_a_page_says_one_licence_of_a_local_file(tmp_path: Path) -> None:
+    tests = [IndexTest("sound", f"{name}-raw") for name in ("lite", "dense_seed0", "dense_scratch")]
+    said = {"source": "file b.pth", "licence": "not stated"}
+    for test in tests:
+        write_training(tmp_path, test.name, "0", None, weights=said, network="x")
+        write_lock(tmp_path, test.name)
+    blocks = record_section(reporter_of(tmp_path, grid_options()), tests, []).blocks
+    cards = {t.title.split()[3].strip(","): t for t in blocks if isinstance(t, Table) and "card" in t.title}
+    licences = {name: dict(card.rows)["weights.licence"] for name, card in cards.items()}
+    assert licences == {
+        "lite-raw": "CC BY-NC 4.0",
+        "dense_seed0-raw": "not stated",
+        "dense_scratch-raw": "not stated",
+    }
+    assert [bool(card.notes) for card in cards.values()] == [True, False, False]
 
 
 def test_limitations_name_closed_licences_and_a_chosen_primary(tmp_path: Path) -> None:

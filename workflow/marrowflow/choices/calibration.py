@@ -1,4 +1,4 @@
-"""The temperatures of an index test: fitted on one table of predictions, applied to another.
+"""The temperatures of an index test: fitted on one table of raw predictions, applied to another.
 
 Class probabilities have one temperature, and each endpoint that the index test answers by itself (``endpoint_<name>``) has
 its own, as each is fitted on a truth of its own.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -20,10 +20,14 @@ from marrowflow.choices.temperature import (
     fit_logit_temperature,
     fit_temperature,
 )
+from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.predictions import ENDPOINT, PROBABILITY, sums_off
 
 Kind = Literal["softmax", "one_vs_rest"]
 """softmax: a case's class probabilities sum to 1; one_vs_rest: each answers a yes/no question."""
+
+ROW = ["case_id", "fold", "partition"]
+"""What tells a row of raw predictions from all others."""
 
 # Networks' own probabilities, before they are stored anywhere, sum to 1 but for rounding.
 _ROUNDING = 1e-6
@@ -103,6 +107,71 @@ def rescaled(table: pd.DataFrame, scale: Scale, classes: Sequence[str]) -> pd.Da
     for name, temperature in scale.heads.items():
         table[ENDPOINT + name] = _at(table[ENDPOINT + name], temperature, "one_vs_rest")
     return table
+
+
+def finished(raw: pd.DataFrame, lock: dict[str, Any], classes: Sequence[str]) -> pd.DataFrame:
+    """Apply a lock to raw predictions of other hospitals; nothing is fitted.
+
+    Parameters
+    ----------
+    raw
+        Prediction table with uncalibrated ``p_<class>``, and ``endpoint_<name>`` of the endpoints with heads.
+    lock
+        Of `read_lock`.
+    classes
+        The study's classes in order.
+
+    Returns
+    -------
+    DataFrame
+        The table with probabilities at the locked temperatures, and ``predicted``.
+
+    Raises
+    ------
+    UserError
+        The lock is of another index test, of other classes, of other heads, or of another kind of probabilities.
+    """
+    found: dict[str, Any] = {
+        "classes": list(classes),
+        "index_test": ", ".join(sorted(set(raw["index_test"]))),
+        "heads": sorted(heads_of(raw)),
+    }
+    locked = {**lock, "heads": sorted(lock["calibration"]["heads"])}
+    for name, ours in found.items():
+        if locked[name] != ours:
+            raise UserError(
+                f"--lock was fixed for {name} {locked[name]!r}, not {ours!r}; give this index test's own"
+            )
+    calibration = lock["calibration"]
+    # Not the reverse: one-vs-rest probabilities that all are near 0 or 1 may sum to 1.
+    if calibration["kind"] == "softmax" and kind_of(raw, classes) == "one_vs_rest":
+        raise UserError(
+            "--lock was fixed for class probabilities that sum to 1, and these do not (one-vs-rest networks); give this "
+            "index test's own"
+        )
+    heads = {name: head["temperature"] for name, head in calibration["heads"].items()}
+    return rescaled(raw, Scale(calibration["kind"], calibration["temperature"], heads), classes)
+
+
+def refuse_repeats(raw: pd.DataFrame, name: str) -> None:
+    """Refuse a table of raw predictions in which a network answers twice for a case; ``name`` is what the error calls it.
+
+    Raises
+    ------
+    UserError
+        Two rows of one case, fold and partition.
+    """
+    repeated = raw[raw.duplicated(ROW)].drop_duplicates(ROW)
+    if len(repeated):
+        raise UserError(
+            enumerate_problems(
+                f"{name} holds several rows of one case, fold and partition; predict again:",
+                [
+                    f"case {case!r} (fold {fold}, {partition})"
+                    for case, fold, partition in repeated[ROW].itertuples(index=False)
+                ],
+            )
+        )
 
 
 def _at(probabilities: ArrayLike, temperature: float | None, kind: Kind) -> np.ndarray:

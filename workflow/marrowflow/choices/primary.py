@@ -88,14 +88,18 @@ def choose_primary(options: Options, accuracy: Path) -> dict[str, Any]:
 
 def read_primary(path: Path) -> str:
     """Return the index test that a ``primary.json`` names; raise `UserError` where it is none."""
+    return read_decision(path)["index_test"]
+
+
+def read_decision(path: Path) -> dict[str, Any]:
+    """Return the content of a ``primary.json``; raise `UserError` where it names no index test."""
     try:
-        primary = json.loads(Path(path).read_text(encoding="utf-8"))
+        decision = json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON: {error}; write it anew with choices.primary") from error
-    name = primary.get("index_test") if isinstance(primary, dict) else None
-    if not isinstance(name, str):
+    if not isinstance(decision, dict) or not isinstance(decision.get("index_test"), str):
         raise UserError(f"{path} names no index test: expected an object with 'index_test'")
-    return name
+    return decision
 
 
 def _best(choice: Choice, unit: Unit, index_tests: Sequence[str], accuracy: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Draw the plan of augmented training images of one fold, and apply plans to pixels.
 
 A plan is a table, not a copy: one row a training sample of one epoch, with its parent image and the
-parameters of its transform. It is drawn after the split, for training cases only, and is applied on the
-device while training (by `apply` in `marrowflow.images.materialise`, for those who want files). Columns:
+parameters of its transform. It is drawn after the split, for training cases only, and is applied while
+training: on a GPU by `marrowflow.learning.preparation`; on a CPU by `apply`, which rounds to whole levels, and
+which `marrowflow.images.materialise` calls too. Columns:
 
 ================ ======= ======================================================================
 case_id          string  the parent image

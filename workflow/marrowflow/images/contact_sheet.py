@@ -24,7 +24,8 @@ from marrowflow.config import Augmentation, ClassName, Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import written_whole
 from marrowflow.images.augment import apply
-from marrowflow.images.materialise import Parents, fit_whitening
+from marrowflow.images.store import PackedPixels
+from marrowflow.images.whitening import fit_whitening
 from marrowflow.splits.samples import MIXED, ORIGINAL, TRAIN
 
 TILE = 1.6
@@ -154,10 +155,10 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
     plan = pd.read_parquet(args.plan)
-    parents = Parents(args.stores)
-    whitening = fit_whitening(plan, parents, options.augmentation)
+    parents = PackedPixels(args.stores)
+    whitening = fit_whitening(plan, parents.of, options.augmentation)
     rows = choose_samples(plan, options.classes)
-    pictures = [apply(parents.gather(row["case_id"].tolist()), row, whitening) for row in rows]
+    pictures = [apply(parents.of(row["case_id"]), row, whitening) for row in rows]
     train = plan[plan["partition"] == TRAIN]
     title = (
         f"Augmentation plan “{options.augmentation.plan}”: {train['case_id'].nunique()} training images, "

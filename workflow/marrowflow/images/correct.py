@@ -104,7 +104,7 @@ def correct_cohort(
                 flags[flag] = flags.get(flag, 0) + 1
     log.info("%d images packed at %d pixels: %s", len(cases), options.images.size, out)
     for flag, count in sorted(flags.items()):
-        log.warning("%d of %d images left as they came: %s", count, len(cases), flag)
+        log.warning("%d of %d images could not be treated by the whole recipe: %s", count, len(cases), flag)
 
 
 def _read(path: Path, sha256: str) -> np.ndarray:

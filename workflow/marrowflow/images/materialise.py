@@ -1,7 +1,7 @@
 """Write the pictures of a plan as PNG files, for those who want files; training does not need them.
 
-They are what the networks see up to rounding: training warps, whitens and resizes on its device without
-rounding in between.
+Training on a CPU makes the same pictures, whole levels and all, and resizes them for the network. On a GPU it
+warps, whitens and resizes without rounding in between.
 """
 
 from __future__ import annotations
@@ -11,16 +11,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pandas as pd
 
 from marrowflow.cli import add_folders, existing_file, progress, step_parser
 from marrowflow.config import Augmentation, Section, read_options
-from marrowflow.errors import UserError, enumerate_problems
+from marrowflow.errors import UserError
 from marrowflow.images.augment import apply
-from marrowflow.images.store import Store, open_store
-from marrowflow.images.whitening import Whitening, fit_patch_zca, fitting_cases
-from marrowflow.splits.samples import TRAIN
+from marrowflow.images.store import PackedPixels
+from marrowflow.images.whitening import fit_whitening
 
 # Rows of a plan that are warped at a time: 256 of 224×224×3 are 38 MB.
 _BATCH = 256
@@ -32,56 +30,19 @@ class Options(Section):
     augmentation: Augmentation = Augmentation()
 
 
-class Parents:
-    """The stored pixels of a plan's parent images, wherever they lie among several stores.
-
-    Raises
-    ------
-    UserError
-        A parent that no store holds.
-    """
-
-    def __init__(self, stores: Sequence[Path]) -> None:
-        self._stores: list[Store] = [open_store(folder) for folder in stores]
-        self._place = {
-            case: (number, row)
-            for number, store in enumerate(self._stores)
-            for case, row in zip(store.index["case_id"], store.index["row"], strict=True)
-        }
-
-    def gather(self, case_ids: Sequence[str]) -> np.ndarray:
-        """Return uint8 [cases, size, size, 3] in the order asked for; a case may be asked for repeatedly."""
-        missing = sorted({case for case in case_ids if case not in self._place})
-        if missing:
-            raise UserError(
-                enumerate_problems("the plan names images that no given --store holds:", missing)
-                + "\ngive the store of every development cohort"
-            )
-        places = [self._place[case] for case in case_ids]
-        return np.stack([self._stores[number].pixels[row] for number, row in places])
-
-
-def fit_whitening(plan: pd.DataFrame, parents: Parents, augmentation: Augmentation) -> Whitening | None:
-    """Fit the whitening on the parents of the plan's training samples; None where nothing is whitened."""
-    if not plan["whiten"].any():
-        return None
-    cases = fitting_cases(plan.loc[plan["partition"] == TRAIN, "case_id"], augmentation.seed)
-    return fit_patch_zca(parents.gather(cases), augmentation.zca_epsilon, seed=augmentation.seed)
-
-
-def materialise(plan: pd.DataFrame, parents: Parents, augmentation: Augmentation, folder: Path) -> None:
+def materialise(plan: pd.DataFrame, parents: PackedPixels, augmentation: Augmentation, folder: Path) -> None:
     """Write every row of the plan as ``<folder>/<case_id>/<transform>_<copy>.png``.
 
     The folder appears under its name when all pictures are in it.
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: remove it, or name another folder for the pictures")
-    whitening = fit_whitening(plan, parents, augmentation)
+    whitening = fit_whitening(plan, parents.of, augmentation)
     beside = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         for rows in progress(list(_batches(plan)), "materialise", unit="batches"):
-            pictures = apply(parents.gather(rows["case_id"].tolist()), rows, whitening)
+            pictures = apply(parents.of(rows["case_id"]), rows, whitening)
             for picture, case, transform, copy in zip(
                 pictures, rows["case_id"], rows["transform"], rows["copy"], strict=True
             ):
@@ -104,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder for the pictures")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
-    materialise(pd.read_parquet(args.plan), Parents(args.stores), options.augmentation, args.out)
+    materialise(pd.read_parquet(args.plan), PackedPixels(args.stores), options.augmentation, args.out)
 
 
 def _batches(plan: pd.DataFrame) -> Iterator[pd.DataFrame]:

@@ -15,14 +15,17 @@ standard deviations of the whitened training pixels at the ends of the 8-bit ran
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pandas as pd
 
+from marrowflow.config import Augmentation
 from marrowflow.errors import UserError
 from marrowflow.splits.keyed import keyed_order
+from marrowflow.splits.samples import TRAIN
 
 MOST_IMAGES = 1000
 """The covariance of a patch has 147² entries: more images than this do not make it more certain."""
@@ -55,6 +58,31 @@ class Whitening:
     def offset(self) -> float:
         """8-bit level of a whitened output of 0."""
         return _MIDDLE
+
+
+def fit_whitening(
+    plan: pd.DataFrame, images_of: Callable[[Sequence[str]], np.ndarray], augmentation: Augmentation
+) -> Whitening | None:
+    """Fit the whitening of a plan on the parents of its training samples.
+
+    Parameters
+    ----------
+    plan
+        Of `marrowflow.images.augment`.
+    images_of
+        Returns the images of cases, uint8 [cases, height, width, 3], RGB.
+    augmentation
+        Epsilon and seed.
+
+    Returns
+    -------
+    Whitening or None
+        None where the plan whitens nothing.
+    """
+    if not plan["whiten"].any():
+        return None
+    cases = fitting_cases(plan.loc[plan["partition"] == TRAIN, "case_id"], augmentation.seed)
+    return fit_patch_zca(images_of(cases), augmentation.zca_epsilon, seed=augmentation.seed)
 
 
 def fitting_cases(case_ids: Iterable[str], seed: int) -> list[str]:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+import cv2
 import pandas as pd
 import torch
 from torch import nn
 
 from marrowflow.config import DIAGNOSIS, LEAKY, Model, Protocol
 from marrowflow.learning.backbones import Backbone, parameter_counts
+from marrowflow.learning.device import device_name
 from marrowflow.learning.loop import HISTORY, Fit
 from marrowflow.learning.outcomes import Outcomes
 
@@ -33,7 +35,8 @@ class Trained:
     fits
         The course of each network's training, by the class that it is asked for; under "" where there is one network.
     feature_seconds
-        Time that computing features took before a frozen network's training; 0 for other modes.
+        Time that was spent in computing features for a frozen network's training, over all runs that resumed one
+        another; 0 where another job had computed them, and for other modes.
     bfloat16
         Whether the network's arithmetic was bfloat16.
     """
@@ -132,14 +135,11 @@ def heads(outcomes: Outcomes) -> list[dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what a training computes with."""
-    return {"python": platform.python_version()} | {
-        name: version(name) for name in ("torch", "timm", "numpy", "safetensors")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "timm", "numpy", "safetensors")},
+        "opencv": cv2.__version__,
     }
-
-
-def device_name(device: torch.device) -> str:
-    """Return a GPU's name, or cpu."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def _of_all(by_network: dict[str, int]) -> int | dict[str, int]:

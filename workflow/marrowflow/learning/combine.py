@@ -6,9 +6,10 @@
 averages raw out-of-fold tables of development cases, for ``learning.lock`` to make the ensemble's own choices on. Each member
 answers by networks that did not see the case, row by row of the same folds.
 
-    … --tables A/raw.parquet B/raw.parquet --lock threshold.json --index-test NAME --out predictions.parquet
+    … --tables A/raw.parquet [B/raw.parquet] --lock threshold.json --index-test NAME --out predictions.parquet
 
-averages raw tables of an external hospital, applies the ensemble's lock to the mean and writes the final table.
+averages raw tables of an external hospital, applies the index test's own lock to the mean and writes the final table. A
+network is the mean of one: itself.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from marrowflow.choices.calibration import heads_of, kind_of
+from marrowflow.choices.calibration import ROW, finished, heads_of, kind_of, refuse_repeats
 from marrowflow.choices.threshold import read_lock
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import ClassName, Section, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_table
-from marrowflow.learning.lock import finished
 from marrowflow.predictions import ENDPOINT, PROBABILITY, write_predictions
 
 _SAME = ("truth", "patient_id", "cohort")
@@ -43,12 +43,11 @@ def combine(members: Mapping[str, pd.DataFrame], classes: Sequence[str], index_t
     Parameters
     ----------
     members
-        Raw prediction tables by what errors call them. Several rows of a case, fold and partition (a case's augmented
-        copies, where a published study tested on them) are matched in their order.
+        Raw prediction tables by what errors call them: one, or several that are matched by case, fold and partition.
     classes
         The study's classes in order.
     index_test
-        Name of the ensemble.
+        Name of the mean.
 
     Returns
     -------
@@ -59,7 +58,7 @@ def combine(members: Mapping[str, pd.DataFrame], classes: Sequence[str], index_t
     ------
     UserError
         Members that do not answer the same questions (classes, heads, one-vs-rest or not) for the same rows, or
-        hold them against different truths or patients.
+        hold them against different truths or patients; a member with two rows of one case, fold and partition.
     """
     _check_questions(members, classes)
     tables = _aligned(members)
@@ -93,8 +92,10 @@ def _check_questions(members: Mapping[str, pd.DataFrame], classes: Sequence[str]
 
 def _aligned(members: Mapping[str, pd.DataFrame]) -> list[pd.DataFrame]:
     """Return the members' rows in the order of the first one's."""
+    for name, table in members.items():
+        refuse_repeats(table, name)
     (first_name, first), *others = members.items()
-    rows = {name: _keys(table) for name, table in members.items()}
+    rows = {name: pd.MultiIndex.from_frame(table[ROW]) for name, table in members.items()}
     tables = [first.reset_index(drop=True)]
     for name, table in others:
         _check_rows(rows[first_name], rows[name], first_name, name)
@@ -103,17 +104,11 @@ def _aligned(members: Mapping[str, pd.DataFrame]) -> list[pd.DataFrame]:
     return tables
 
 
-def _keys(table: pd.DataFrame) -> pd.MultiIndex:
-    """Return what tells each row from all others: case, fold, partition, and its number among rows alike in these."""
-    key = ["case_id", "fold", "partition"]
-    return pd.MultiIndex.from_frame(table[key].assign(number=table.groupby(key).cumcount()))
-
-
 def _check_rows(first: pd.MultiIndex, other: pd.MultiIndex, first_name: str, name: str) -> None:
     problems = [
-        f"only {holder} holds {_row(row)}"
+        f"only {holder} holds case {case!r} (fold {fold}, {partition})"
         for holder, only in ((first_name, first.difference(other)), (name, other.difference(first)))
-        for row in only
+        for case, fold, partition in only
     ]
     if problems:
         raise UserError(
@@ -144,11 +139,6 @@ def _check_same(first: pd.DataFrame, other: pd.DataFrame, first_name: str, name:
             )
 
 
-def _row(key: tuple[str, int, str, int]) -> str:
-    case, fold, partition, _ = key
-    return f"case {case!r} (fold {fold}, {partition})"
-
-
 def main(argv: Sequence[str]) -> None:
     """Write the mean of the members' tables: raw, or with a lock applied to it."""
     parser = step_parser("learning.combine", "Average the answers of an ensemble's members.")
@@ -158,11 +148,13 @@ def main(argv: Sequence[str]) -> None:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="raw table of each member",
+        help="raw table of each member, or of the network itself",
     )
-    parser.add_argument("--index-test", required=True, help="name of the ensemble, <ensemble>-<colour>")
     parser.add_argument(
-        "--lock", type=existing_file, help="the ensemble's threshold.json, to apply to external cases"
+        "--index-test", required=True, help="name of the mean, <ensemble>-<colour> or <model>-<colour>"
+    )
+    parser.add_argument(
+        "--lock", type=existing_file, help="the index test's own threshold.json, to apply to external cases"
     )
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     args = parser.parse_args(argv)

@@ -48,7 +48,19 @@ def choose_device(threads: int) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
+    if device.type == "cuda":
+        # Fused attentions add up their gradients in another order each time, and at most warn; the plain one is left.
+        torch.backends.cuda.enable_flash_sdp(False)
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)
     return device
+
+
+def device_name(device: torch.device) -> str:
+    """Return a GPU's name, or cpu with its widest vector instructions: sums are rounded by both."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
 
 
 def claim(names: Sequence[str], folder: Path) -> str:

@@ -14,18 +14,17 @@ from torch import nn
 
 from marrowflow.config import Head
 from marrowflow.errors import UserError
+from marrowflow.images.store import PackedPixels
 from marrowflow.images.whitening import Whitening
 from marrowflow.learning.backbones import OneVsRest, rebuild
-from marrowflow.learning.batches import ImageSamples, PackedPixels, in_order
+from marrowflow.learning.batches import ImageSamples, in_order
+from marrowflow.learning.faults import within_memory
 from marrowflow.learning.feature_cache import FeatureCache, sample_features
-from marrowflow.learning.features import Extractor
+from marrowflow.learning.features import BATCH, Extractor
 from marrowflow.learning.outcomes import Outcomes
 from marrowflow.learning.preparation import Preparation
 from marrowflow.learning.weight_files import read_metadata, read_weights
 from marrowflow.predictions import ENDPOINT, INCONCLUSIVE, MISSING, PATIENT_SOURCE, PROBABILITY
-
-# Larger batches are no faster on a CPU; rounding depends on it, so it is fixed.
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -111,10 +110,16 @@ def answers(
         Where features of frozen networks are kept: the models of all folds share them.
     plan
         What is done to each image first; None takes them as they are.
+
+    Raises
+    ------
+    UserError
+        A case that no store holds; the device's memory does not hold a batch.
     """
     if not len(case_ids):
         return pd.DataFrame(columns=network.columns, dtype=np.float64)
-    with torch.no_grad():
+    title = f"network of fold {network.fold}"
+    with torch.no_grad(), within_memory(title, BATCH):
         if network.extractor is not None:
             seen = sample_features(cache, network.extractor, pixels, case_ids, plan, device)
             # In batches: a product of all rows at once rounds each of them by how many there are.
@@ -122,7 +127,6 @@ def answers(
         else:
             nobody = np.zeros(len(case_ids), np.int64)
             samples = ImageSamples(pixels, case_ids, nobody, network.prepare, device, plan, resident=False)
-            title = f"network of fold {network.fold}"
             chunks = in_order(len(case_ids), BATCH)
             logits = [network.module(inputs) for inputs, _ in samples.batches(chunks, title)]
     classes, endpoints = network.outcomes.answers(torch.cat(logits))

@@ -20,7 +20,7 @@ LOOK_EVERY = 50
 """Batches between two looks at whether the loss still is a number."""
 
 
-class LossIsNoNumber(Exception):
+class NonFiniteLoss(Exception):
     """The loss is NaN or infinite; ``batch`` is the number, from 0, of the first batch where it was."""
 
     def __init__(self, batch: int) -> None:
@@ -53,7 +53,7 @@ def train_epoch(
 
     Raises
     ------
-    LossIsNoNumber
+    NonFiniteLoss
         At the latest at the end of the pass.
     """
     tally = _Tally(criterion)
@@ -78,7 +78,7 @@ def train_epoch(
 def validate(
     module: nn.Module, batches: Batches, criterion: Criterion, precision: AbstractContextManager[Any]
 ) -> tuple[float, float]:
-    """Return loss and accuracy by the criterion of the training; raise `LossIsNoNumber` as that does."""
+    """Return loss and accuracy by the criterion of the training; raise `NonFiniteLoss` as that does."""
     module.eval()
     tally = _Tally(criterion)
     for inputs, targets in batches:
@@ -127,4 +127,4 @@ class _Tally:
     def _look(self) -> None:
         finite = int(self._finite)
         if finite < self._batches:
-            raise LossIsNoNumber(finite)
+            raise NonFiniteLoss(finite)

@@ -1,7 +1,8 @@
-"""What can go wrong in an epoch, and what is done about it.
+"""What can go wrong while a network computes, and what is done about it.
 
 Out of memory
-    The work is tried again with half as many images at once, down to one.
+    An epoch is tried again with half as many images at once, down to one. Where nothing is trained the run stops:
+    answers and features are rounded by how many images are sent at once, so their number stays.
 A loss that is no number
     The run stops and names the images of the first batch where it was none.
 A network that cannot be compiled
@@ -44,13 +45,34 @@ def halved(at_once: int, where: str) -> int:
     )
 
 
+@contextmanager
+def within_memory(what: str, images: int) -> Iterator[None]:
+    """Turn a lack of memory into a `UserError`, where the number of images at once is fixed.
+
+    Parameters
+    ----------
+    what
+        Is being computed, and of which network.
+    images
+        Computed at once.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{what}: the device's memory does not hold this network and {images} images at once, a number that is fixed "
+            "because rounding depends on it; set the model's input_size lower, take a smaller network, stop what else runs "
+            "on the device, or compute on the CPU (CUDA_VISIBLE_DEVICES= in front of the command)"
+        ) from error
+
+
 def release(device: torch.device) -> None:
     """Give memory that is reserved but not in use back to the GPU."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def loss_is_no_number(
+def non_finite_loss(
     where: str, training: Training, rate: float, precision: str, cases: Sequence[str]
 ) -> UserError:
     """Return the error for a batch whose loss is NaN or infinite.

@@ -16,13 +16,13 @@ the one that does.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -35,9 +35,11 @@ import torch
 
 from marrowflow.errors import UserError
 from marrowflow.files import write_json
-from marrowflow.learning.batches import PackedPixels
+from marrowflow.images.store import PackedPixels
 from marrowflow.learning.checkpoint import Checkpoint, fingerprint
+from marrowflow.learning.device import device_name
 from marrowflow.learning.features import BATCH, Extractor, computed_features
+from marrowflow.learning.pretrained import tensors_sha256
 from marrowflow.provenance import code_digest
 from marrowflow.splits.samples import ORIGINAL
 
@@ -53,10 +55,17 @@ class FeatureCache:
     ----------
     folder
         Of the entries; made if missing. It may be deleted at any time: features are then computed anew.
+
+    Attributes
+    ----------
+    seconds
+        Time that this job has spent in computing features, for entries and for images that a plan changes. What it
+        waited for another job, and what it found, is not in it.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = Path(folder)
+        self.seconds = 0.0
 
     def of(
         self, extractor: Extractor, pixels: PackedPixels, case_ids: Sequence[str], device: torch.device
@@ -102,13 +111,23 @@ class FeatureCache:
             known = _read(entry, key)  # another job may have computed it meanwhile
             if known is None:
                 parts = computed_features(extractor, pixels, held, None, device)
-                _write(entry, parts, shape, {**about, "shape": list(shape), "key": key})
+                with self.timed(device):
+                    _write(entry, parts, shape, {**about, "shape": list(shape), "key": key})
                 known = _read(entry, key)
         if known is None:
             raise UserError(
                 f"{entry} cannot be read back after writing; check the disk, or delete the folder"
             )
         return known
+
+    @contextmanager
+    def timed(self, device: torch.device) -> Iterator[None]:
+        """Add the time of a computation to `seconds`."""
+        started = time.perf_counter()
+        yield
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.seconds += time.perf_counter() - started
 
 
 def sample_features(
@@ -151,7 +170,8 @@ def sample_features(
         kept = None if checkpoint is None else checkpoint.load(name, device)
         if kept is None:
             parts = computed_features(extractor, pixels, cases[changed].tolist(), plan[changed], device)
-            kept = {"changed": torch.cat(list(parts))}
+            with cache.timed(device):
+                kept = {"changed": torch.cat(list(parts))}
             if checkpoint is not None:
                 checkpoint.save(name, kept)
         features[np.flatnonzero(changed)] = kept["changed"]
@@ -169,11 +189,12 @@ def _about(extractor: Extractor, device: torch.device) -> dict[str, Any]:
         "input_size": prepare.input_size,
         "mean": list(prepare.mean),
         "std": list(prepare.std),
-        "precision": "bfloat16" if extractor.bfloat16 else "float32",
+        "precision": extractor.precision,
         "batch": BATCH,
-        "device": _device_name(device),
+        "device": device_name(device),
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "code": code_digest("learning.feature_cache"),
+        # The second covers the networks' definitions, which the first does not.
+        "code": [code_digest(module) for module in ("learning.feature_cache", "learning.backbones")],
         "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "numpy")},
     }
 
@@ -182,18 +203,8 @@ def _base_digest(extractor: Extractor) -> str:
     """Return the checksum of all tensors but the last layer's: networks that share it share their features."""
     own = {id(parameter) for parameter in extractor.head.parameters()}
     head = {name for name, parameter in extractor.module.named_parameters() if id(parameter) in own}
-    digest = hashlib.sha256()
-    for name, tensor in sorted(extractor.module.state_dict().items()):
-        if name not in head:
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    state = extractor.module.state_dict()
+    return tensors_sha256({name: tensor for name, tensor in state.items() if name not in head})
 
 
 def _read(entry: Path, key: str) -> np.ndarray | None:
@@ -220,14 +231,22 @@ def _write(entry: Path, parts: Iterator[torch.Tensor], shape: tuple[int, int], a
         file.flush()
         os.fsync(file.fileno())
     write_json(beside / ABOUT, about)
-    shutil.rmtree(entry, ignore_errors=True)  # damaged, or it would have been taken
-    try:
-        beside.rename(entry)
-    except OSError:
-        shutil.rmtree(beside)
-        if not entry.is_dir():
-            raise
-        # A job on another machine was faster; it wrote the same bytes.
+    _put(beside, entry, about["key"])
+
+
+def _put(beside: Path, entry: Path, key: str) -> None:
+    """Rename a folder into an entry's place, where there is not a whole one already."""
+    for in_the_way in (True, False):
+        try:
+            beside.rename(entry)
+            return
+        except OSError:
+            if _read(entry, key) is not None:  # a job on another machine was faster; it wrote the same bytes
+                shutil.rmtree(beside)
+                return
+            if not in_the_way:
+                raise
+            shutil.rmtree(entry, ignore_errors=True)  # damaged
 
 
 @contextmanager

@@ -16,11 +16,14 @@ import torch
 from torch import nn
 
 from marrowflow.errors import UserError
-from marrowflow.learning.batches import ImageSamples, PackedPixels, in_order, on_device
+from marrowflow.images.store import PackedPixels
+from marrowflow.learning.batches import ImageSamples, in_order, on_device
+from marrowflow.learning.faults import within_memory
 from marrowflow.learning.preparation import Preparation
 
-# Rounding depends on it, so it is fixed; larger batches are no faster on a CPU.
 BATCH = 32
+"""Images sent at once through a network that is not trained. Fixed, because rounding depends on it; larger batches
+are no faster on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Extractor:
     profile: str
     prepare: Preparation
     bfloat16: bool = False
+
+    @property
+    def precision(self) -> str:
+        """Name of the numbers that it computes with."""
+        return "bfloat16" if self.bfloat16 else "float32"
 
     @property
     def head(self) -> nn.Linear:
@@ -115,16 +123,18 @@ def computed_features(
     Raises
     ------
     UserError
-        The network does not end in one linear layer on its features.
+        The network does not end in one linear layer on its features; the device's memory does not hold a batch.
     """
     module, targets = extractor.module.eval(), np.zeros(len(case_ids), np.int64)
     samples = ImageSamples(pixels, case_ids, targets, extractor.prepare, device, plan, resident=False)
-    for i, (inputs, _) in enumerate(samples.batches(in_order(len(samples), BATCH), "features")):
-        if i == 0:
-            _refuse_other_heads(extractor, inputs[:2])
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=extractor.bfloat16):
-            features = _before_head(module, inputs)
-        yield features.float()
+    what = f"features of {extractor.network} in {extractor.precision}"
+    with within_memory(what, BATCH):
+        for i, (inputs, _) in enumerate(samples.batches(in_order(len(samples), BATCH), "features")):
+            if i == 0:
+                _refuse_other_heads(extractor, inputs[:2])
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=extractor.bfloat16):
+                features = _before_head(module, inputs)
+            yield features.float()
 
 
 def _before_head(module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,8 @@ import pandas as pd
 
 from marrowflow.config import Augmentation
 from marrowflow.errors import UserError, enumerate_problems
-from marrowflow.images.whitening import Whitening, fit_patch_zca, fitting_cases
-from marrowflow.learning.batches import PackedPixels
+from marrowflow.images.store import PackedPixels
+from marrowflow.images.whitening import Whitening, fit_whitening
 from marrowflow.splits.samples import SAMPLE, TEST, TRAIN, VALIDATION, sample_names
 
 log = logging.getLogger(__name__)
@@ -113,12 +113,8 @@ def answered_samples(rows: pd.DataFrame, plan: pd.DataFrame | None) -> pd.DataFr
 def fitted_whitening(
     plan: pd.DataFrame | None, pixels: PackedPixels, augmentation: Augmentation
 ) -> Whitening | None:
-    """Fit the whitening on the images of the plan's training samples; None where nothing is whitened."""
-    if plan is None or not plan["whiten"].any():
-        return None
-    cases = fitting_cases(plan.loc[plan["partition"] == TRAIN, "case_id"].tolist(), augmentation.seed)
-    images = pixels.gather(pixels.numbers(cases))
-    return fit_patch_zca(images, augmentation.zca_epsilon, seed=augmentation.seed)
+    """Fit the whitening of a fold's plan; None where nothing is whitened, or there is no plan."""
+    return None if plan is None else fit_whitening(plan, pixels.of, augmentation)
 
 
 def counts(rows: pd.DataFrame, classes: Sequence[str]) -> dict[str, dict[str, dict[str, int]]]:

@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from marrowflow.choices.calibration import Scale, fit_scale, heads_of, kind_of, rescaled
+from marrowflow.choices.calibration import Scale, fit_scale, heads_of, kind_of, refuse_repeats, rescaled
 from marrowflow.choices.threshold import digest_of, fit_threshold
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import (
@@ -85,12 +85,14 @@ def lock_choices(
     Raises
     ------
     UserError
-        No rows to fit on, or an endpoint without positives or without negatives.
+        A case has two rows of one fold and partition; no rows to fit on; an endpoint without positives or without
+        negatives.
     """
+    refuse_repeats(raw, "--raw")
     heads = _heads(raw, options)
     columns = [*(PROBABILITY + name for name in options.classes), *(ENDPOINT + name for name in heads)]
     test_rows = raw[raw["partition"] == "test"]
-    repeated = (test_rows.groupby("case_id")["fold"].nunique() > 1).any()
+    repeated = test_rows["case_id"].duplicated().any()
     tested = _one_row_a_case(test_rows, columns)
     fitting = (
         tested
@@ -129,50 +131,6 @@ def lock_choices(
     return {**lock, "digest": digest_of(lock)}, predictions
 
 
-def finished(raw: pd.DataFrame, lock: dict[str, Any], classes: Sequence[str]) -> pd.DataFrame:
-    """Apply a lock to raw predictions of other hospitals; nothing is fitted.
-
-    Parameters
-    ----------
-    raw
-        Prediction table with uncalibrated ``p_<class>``, and ``endpoint_<name>`` of the endpoints with heads.
-    lock
-        Of `read_lock`.
-    classes
-        The study's classes in order.
-
-    Returns
-    -------
-    DataFrame
-        The table with probabilities at the locked temperatures, and ``predicted``.
-
-    Raises
-    ------
-    UserError
-        The lock is of another index test, of other classes, of other heads, or of another kind of probabilities.
-    """
-    found: dict[str, Any] = {
-        "classes": list(classes),
-        "index_test": ", ".join(sorted(set(raw["index_test"]))),
-        "heads": sorted(heads_of(raw)),
-    }
-    locked = {**lock, "heads": sorted(lock["calibration"]["heads"])}
-    for name, ours in found.items():
-        if locked[name] != ours:
-            raise UserError(
-                f"--lock was fixed for {name} {locked[name]!r}, not {ours!r}; give this index test's own"
-            )
-    calibration = lock["calibration"]
-    # Not the reverse: one-vs-rest probabilities that all are near 0 or 1 may sum to 1.
-    if calibration["kind"] == "softmax" and kind_of(raw, classes) == "one_vs_rest":
-        raise UserError(
-            "--lock was fixed for class probabilities that sum to 1, and these do not (one-vs-rest networks); give this "
-            "index test's own"
-        )
-    heads = {name: head["temperature"] for name, head in calibration["heads"].items()}
-    return rescaled(raw, Scale(calibration["kind"], calibration["temperature"], heads), classes)
-
-
 def _heads(raw: pd.DataFrame, options: Options) -> dict[str, list[str]]:
     """Return the positive classes of the endpoints with a column of their own."""
     heads = heads_of(raw)
@@ -190,7 +148,7 @@ def _one_row_a_case(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     grouped = rows.groupby("case_id", sort=False)
     merged = grouped.first()
     merged[columns] = grouped[columns].mean()
-    merged["fold"] = merged["fold"].where(grouped["fold"].nunique() == 1, ENSEMBLE).astype(np.int64)
+    merged["fold"] = merged["fold"].where(grouped.size() == 1, ENSEMBLE).astype(np.int64)
     return merged.reset_index()[rows.columns]
 
 

@@ -26,8 +26,8 @@ from marrowflow.errors import UserError
 from marrowflow.learning.batches import balanced, in_order, shuffled
 from marrowflow.learning.checkpoint import Checkpoint
 from marrowflow.learning.device import keyed_seed
-from marrowflow.learning.epoch import LossIsNoNumber, train_epoch, validate
-from marrowflow.learning.faults import compiling, halved, loss_is_no_number, release, unless_too_large
+from marrowflow.learning.epoch import NonFiniteLoss, train_epoch, validate
+from marrowflow.learning.faults import compiling, halved, non_finite_loss, release, unless_too_large
 from marrowflow.learning.outcomes import Outcomes
 
 log = logging.getLogger(__name__)
@@ -160,7 +160,9 @@ class _Run:
     ) -> None:
         self._module, self._train, self._validation = module, train, validation
         self._training, self._fold = training, fold
-        self._title = f"fold {fold}" + (f", {outcomes.asked} against the rest," if outcomes.asked else "")
+        self._title = f"fold {fold}" + (
+            f", {outcomes.positive_class} against the rest," if outcomes.positive_class else ""
+        )
         self._device = train.targets.device
         self._bfloat16 = bfloat16
         # Every size of batch is compiled by itself: a kernel for all sizes rounds in another way, and a run that
@@ -310,11 +312,11 @@ class _Run:
         """Tell a user which images made a loss that is no number."""
         try:
             yield
-        except LossIsNoNumber as error:
+        except NonFiniteLoss as error:
             where = f"{self._title} epoch {epoch}, {part} batch {error.batch + 1} of {len(chunks)}"
             rate, precision = _rate(self._training, epoch), "bfloat16" if self._bfloat16 else "float32"
             cases = samples.case_ids(chunks[error.batch])
-            raise loss_is_no_number(where, self._training, rate, precision, cases) from error
+            raise non_finite_loss(where, self._training, rate, precision, cases) from error
 
 
 def _on_host(value: Any) -> Any:

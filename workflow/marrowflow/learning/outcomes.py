@@ -39,7 +39,7 @@ class Outcomes:
         As in the configuration's model.
     heads
         Heads by name, `diagnosis` among them; empty for the classes alone.
-    asked
+    positive_class
         One-vs-rest: the class that one network tells from the rest; empty for all K networks together,
         and for every other model.
     """
@@ -47,23 +47,18 @@ class Outcomes:
     classes: Sequence[str]
     head: Literal["softmax", "one_vs_rest"] = "softmax"
     heads: Mapping[str, Head] = field(default_factory=dict)
-    asked: str = ""
-
-    @classmethod
-    def against_rest(cls, classes: Sequence[str], name: str) -> Outcomes:
-        """Return the outcome of one network of one-vs-rest: is it class ``name``?"""
-        return cls(classes, "one_vs_rest", asked=name)
+    positive_class: str = ""
 
     def networks(self) -> list[Outcomes]:
         """Return the outcomes of each network that is trained: one a class in one-vs-rest, else one."""
-        if self.head == "softmax" or self.asked:
+        if self.head == "softmax" or self.positive_class:
             return [self]
-        return [replace(self, asked=name) for name in self.classes]
+        return [replace(self, positive_class=name) for name in self.classes]
 
     @property
     def outputs(self) -> int:
         """Number of logits."""
-        if self.asked:
+        if self.positive_class:
             return 1
         return len(self.classes) + sum(name != DIAGNOSIS for name in self.heads)
 
@@ -72,14 +67,14 @@ class Outcomes:
         places: dict[str, slice] = {}
         start = 0
         for name in sorted(self.heads) or [DIAGNOSIS]:
-            width = (1 if self.asked else len(self.classes)) if name == DIAGNOSIS else 1
+            width = (1 if self.positive_class else len(self.classes)) if name == DIAGNOSIS else 1
             places[name] = slice(start, start + width)
             start += width
         return places
 
     def groups(self, targets: torch.Tensor) -> torch.Tensor:
         """Return what the network is to tell apart: the class numbers, or 1 for the class asked for and else 0."""
-        return (targets == self._number).long() if self.asked else targets
+        return (targets == self._number).long() if self.positive_class else targets
 
     def answers(self, logits: torch.Tensor) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Return probabilities of the classes and of the endpoints with a head of their own.
@@ -133,7 +128,7 @@ class Outcomes:
 
     @property
     def _number(self) -> int:
-        return list(self.classes).index(self.asked)
+        return list(self.classes).index(self.positive_class)
 
 
 class Criterion:
@@ -208,11 +203,11 @@ class Criterion:
     def right(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return how many diagnoses are right, or how many yes/no answers of one class's network."""
         diagnosis = logits[:, self._places[DIAGNOSIS]]
-        said = (diagnosis[:, 0] > 0).long() if self._outcomes.asked else diagnosis.argmax(dim=1)
+        said = (diagnosis[:, 0] > 0).long() if self._outcomes.positive_class else diagnosis.argmax(dim=1)
         return (said == self._outcomes.groups(targets)).sum()
 
     def _diagnosis(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if not self._outcomes.asked:
+        if not self._outcomes.positive_class:
             return cross_entropy(
                 logits, targets, self._weights, reduction="sum", label_smoothing=self._smoothing
             )

@@ -20,7 +20,7 @@ from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import Augmentation, ClassName, Model, Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
-from marrowflow.learning.batches import PackedPixels
+from marrowflow.images.store import PackedPixels
 from marrowflow.learning.device import choose_device
 from marrowflow.learning.ensemble import (
     Network,

@@ -1,33 +1,30 @@
-"""Apply the locked networks and calibration to one external hospital; nothing is fitted here.
+"""Let the networks answer for one external hospital; nothing is fitted here.
 
-The mean of all folds' networks answers: uncalibrated in the raw table, which ensembles of several models average, and at the
-locked temperature in the final one. Images that the intake
-excluded are not in the table; images whose reference standard is missing or inconclusive are.
+The mean of all folds' networks answers, uncalibrated: ``learning.combine`` applies the locked choices, so that other choices
+ask no network again. Images that the intake excluded are not in the table; images whose reference standard is missing or
+inconclusive are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from marrowflow.choices.threshold import read_lock
 from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import ClassName, Model, Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
-from marrowflow.learning.batches import PackedPixels
+from marrowflow.images.store import PackedPixels
 from marrowflow.learning.device import choose_device
 from marrowflow.learning.ensemble import answered, load_networks, mean_answers, truth_of
 from marrowflow.learning.feature_cache import FeatureCache
-from marrowflow.learning.lock import finished
-from marrowflow.predictions import ENSEMBLE, write_predictions
+from marrowflow.predictions import ENSEMBLE
 
 
 class Options(Section):
-    """What a prediction depends on, besides the networks and the lock."""
+    """What a prediction depends on, besides the networks."""
 
     model: Model
     classes: list[ClassName]
@@ -38,7 +35,6 @@ def predict_external(
     models: Sequence[Path],
     inventory: pd.DataFrame,
     store: Sequence[Path],
-    lock: dict[str, Any],
     index_test: str,
     features: Path,
 ) -> pd.DataFrame:
@@ -54,8 +50,6 @@ def predict_external(
         Of the cohort.
     store
         Its packed pixels.
-    lock
-        Of `read_lock`; it must be this index test's, and is applied by `finished`.
     index_test
         Name of the index test.
     features
@@ -64,13 +58,8 @@ def predict_external(
     Raises
     ------
     UserError
-        The lock is of another index test or other classes; no included image.
+        No included image; networks of other classes.
     """
-    for name, ours in (("index_test", index_test), ("classes", list(options.classes))):
-        if lock[name] != ours:
-            raise UserError(
-                f"--lock was fixed for {name} {lock[name]!r}, not {ours!r}; give this index test's own"
-            )
     cases = inventory[inventory["status"] == "included"]
     if cases.empty:
         raise UserError("the inventory has no included image: nothing to predict; see its column reason")
@@ -85,22 +74,21 @@ def predict_external(
 
 def main(argv: Sequence[str]) -> None:
     """Predict one external cohort."""
-    parser = step_parser("learning.predict_external", "Predict an external cohort by the locked networks.")
+    parser = step_parser(
+        "learning.predict_external", "Predict an external cohort by the networks of all folds."
+    )
     add_folders(parser, "--models", "folder of each fold's network")
     parser.add_argument(
         "--inventory", type=existing_file, required=True, help="inventory.parquet of the cohort"
     )
     add_folders(parser, "--store", "packed pixels of the cohort")
-    parser.add_argument("--lock", type=existing_file, required=True, help="threshold.json of learning.lock")
     parser.add_argument("--index-test", required=True, help="name of the index test, <model>-<colour>")
     parser.add_argument(
         "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
     )
-    parser.add_argument("--raw", type=Path, required=True, help="table of uncalibrated answers to write")
-    parser.add_argument("--out", type=Path, required=True, help="prediction table to write")
+    parser.add_argument("--out", type=Path, required=True, help="table of uncalibrated answers to write")
     args = parser.parse_args(argv)
-    options, lock = read_options(Options, args.options), read_lock(args.lock)
+    options = read_options(Options, args.options)
     inventory = pd.read_parquet(args.inventory)
-    raw = predict_external(options, args.models, inventory, args.store, lock, args.index_test, args.features)
-    write_table(args.raw, raw)
-    write_predictions(args.out, finished(raw, lock, options.classes), options.classes)
+    raw = predict_external(options, args.models, inventory, args.store, args.index_test, args.features)
+    write_table(args.out, raw)

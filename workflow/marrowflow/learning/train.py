@@ -11,7 +11,6 @@ A model is one network; with ``head: one_vs_rest`` it is one yes/no network a cl
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,12 @@ from torch import nn
 from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import Augmentation, ClassName, Head, Model, Protocol, Section, read_options
 from marrowflow.files import sha256_of, write_json, write_table
+from marrowflow.images.store import PackedPixels
 from marrowflow.learning.backbones import Backbone, OneVsRest, build
-from marrowflow.learning.batches import ImageSamples, PackedPixels
-from marrowflow.learning.card import Trained, card, cost, device_name, history, note, versions
+from marrowflow.learning.batches import ImageSamples
+from marrowflow.learning.card import Trained, card, cost, history, note, versions
 from marrowflow.learning.checkpoint import Checkpoint, fingerprint
-from marrowflow.learning.device import choose_device, keyed_seed, trains_in_bfloat16
+from marrowflow.learning.device import choose_device, device_name, keyed_seed, trains_in_bfloat16
 from marrowflow.learning.feature_cache import FeatureCache, sample_features
 from marrowflow.learning.features import Extractor, FeatureSamples
 from marrowflow.learning.fold_samples import (
@@ -102,7 +102,7 @@ class _Job:
 
     def network(self, outcomes: Outcomes) -> Backbone:
         """Return a network with its starting weights, on the device."""
-        number = [self.options.classes.index(outcomes.asked)] if outcomes.asked else []
+        number = [self.options.classes.index(outcomes.positive_class)] if outcomes.positive_class else []
         seed = keyed_seed(self.training.seed, self.fold, *number)
         backbone = build(self.options.model, outcomes.outputs, seed)
         backbone.module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -142,7 +142,11 @@ class _Job:
         bfloat16: bool,
     ) -> Fit:
         """Train one network, or the last layer of one."""
-        name = f"training_{self.options.classes.index(outcomes.asked)}" if outcomes.asked else "training"
+        name = (
+            f"training_{self.options.classes.index(outcomes.positive_class)}"
+            if outcomes.positive_class
+            else "training"
+        )
         return fit(
             module,
             train,
@@ -233,7 +237,7 @@ def _train_networks(job: _Job, first: Backbone, checkpoint: Checkpoint) -> Train
     asked = job.outcomes.networks()
     for outcomes in asked:
         backbone = first if outcomes is asked[0] else job.network(outcomes)
-        fits[outcomes.asked] = job.fitted(
+        fits[outcomes.positive_class] = job.fitted(
             backbone.module, train, validation, outcomes, checkpoint, job.bfloat16
         )
         modules.append(backbone.module)
@@ -250,26 +254,36 @@ def _train_last_layers(job: _Job, backbone: Backbone, checkpoint: Checkpoint) ->
     """
     module, network = backbone.module, backbone.network
     extractor = Extractor(module, network, job.options.model.profile, job.preparation(backbone), job.bfloat16)
-    started = time.perf_counter()
     train = job.features(job.train, extractor, checkpoint, "features_train")
     validation = job.features(job.validation, extractor, checkpoint, "features_validation")
-    seconds = time.perf_counter() - started
+    seconds = _over_all_runs(job.cache.seconds, checkpoint, job.device)
     assert train is not None  # fold_rows saw to it
     fits: dict[str, Fit] = {}
     for number, outcomes in enumerate(job.outcomes.networks()):
         last = extractor.head
-        if outcomes.asked:
+        if outcomes.positive_class:
             # Starts at zero, as every last layer on given features does (see `backbones.build`).
             last = nn.Linear(last.in_features, 1, device=job.device)
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         head = nn.Sequential(nn.Dropout(job.training.dropout), last)
-        fits[outcomes.asked] = job.fitted(head, train, validation, outcomes, checkpoint, bfloat16=False)
-        if outcomes.asked:
+        fits[outcomes.positive_class] = job.fitted(
+            head, train, validation, outcomes, checkpoint, bfloat16=False
+        )
+        if outcomes.positive_class:
             with torch.no_grad():
                 extractor.head.weight[number] = last.weight[0]
                 extractor.head.bias[number] = last.bias[0]
     return Trained(backbone, module, fits, seconds, job.bfloat16)
+
+
+def _over_all_runs(seconds: float, checkpoint: Checkpoint, device: torch.device) -> float:
+    """Return the time that went into features in this run and in those that it resumed."""
+    name = "features_seconds"
+    before = checkpoint.load(name, device)
+    together = seconds + (before["seconds"] if before else 0.0)
+    checkpoint.save(name, {"seconds": together})
+    return together
 
 
 def _write_outputs(job: _Job, trained: Trained, out: Path, protocol: Protocol) -> None:

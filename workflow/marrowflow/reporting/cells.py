@@ -85,7 +85,7 @@ def cells_of(reporter: Reporter, options: Options, protocol: Protocol) -> list[C
         if members:
             cells.append(Cell(test, mean_of(members), "", "", "", estimates, None, None, None, (), None))
             continue
-        model, folds = options.models[test.model], options.folds(protocol)
+        model, folds = options.models[test.model], reporter.results.folds(protocol)
         cards = [read_json(reporter.results.training_path(test, fold, "card.json")) or {} for fold in folds]
         sizes = cards[0].get("parameters") or {}
         cells.append(

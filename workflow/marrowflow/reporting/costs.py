@@ -21,7 +21,7 @@ class Cost:
     images
         Training images that they saw.
     images_a_second
-        Rate of all these folds together; NaN where one does not say its own.
+        `images` by `device_seconds`; NaN where the training took no time that a clock saw.
     devices
         Names, each once.
     memory_mb
@@ -39,13 +39,13 @@ class Cost:
     @property
     def seconds_text(self) -> str:
         """``1234``, and how many folds it is of where some are missing."""
-        shown = f"{self.device_seconds:.0f}" if self.device_seconds >= 10 else f"{self.device_seconds:.1f}"
+        shown = _short(self.device_seconds)
         return shown if self.folds == self.of else f"{shown} ({self.folds} of {self.of} folds)"
 
     @property
     def rate_text(self) -> str:
         """Images a second, or an en dash."""
-        return f"{self.images_a_second:.0f}" if self.images_a_second == self.images_a_second else "–"
+        return _short(self.images_a_second) if self.images_a_second == self.images_a_second else "–"
 
 
 def cost_of(results: Results, network: IndexTest, folds: Sequence[str]) -> Cost | None:
@@ -55,15 +55,19 @@ def cost_of(results: Results, network: IndexTest, folds: Sequence[str]) -> Cost 
     if not found:
         return None
     images = sum(int(cost["images"]) for cost in found)
-    # Of each fold by itself: a mean of rates would weigh short folds too much.
-    fed = [cost["images"] / cost["images_a_second"] for cost in found if cost.get("images_a_second")]
+    # Not from the rates of cost.json, which are rounded.
+    seconds = sum(float(cost["device_seconds"]) for cost in found)
     peaks = [float(cost["peak_memory_mb"]) for cost in found if cost.get("peak_memory_mb") is not None]
     return Cost(
         len(found),
         len(folds),
-        sum(float(cost["device_seconds"]) for cost in found),
+        seconds,
         images,
-        images / sum(fed) if len(fed) == len(found) and sum(fed) else float("nan"),
+        images / seconds if seconds else float("nan"),
         list(dict.fromkeys(str(cost["device"]) for cost in found)),
         max(peaks, default=float("nan")),
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"

@@ -10,13 +10,13 @@ from marrowflow.images.store import open_store
 from marrowflow.predictions import ENDPOINT, NO_REFERENCE, PROBABILITY
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.reporter import Reporter
-from marrowflow.reporting.results import IndexTest
+from marrowflow.reporting.results import IndexTest, images_of
 
 
 def error_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.Block]:
     """Show the wrong predictions with the largest probability, one thumbnail an image.
 
-    With two classes and an endpoint the answer is the one at the locked threshold of images, else the
+    Where samples of images were divided, the thumbnail is the image that the sample was made of. With two classes and an endpoint the answer is the one at the locked threshold of images, else the
     class with the largest probability. Order: probability of that class from high to low, then the case's id.
     """
     most = reporter.options.report.errors_shown
@@ -26,23 +26,27 @@ def error_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.
     table = reporter.results.predictions(test, cohort, reporter.options.classes).table
     countable = table[table["status"].eq("ok") & ~table["truth"].isin(NO_REFERENCE)]
     countable, how = _answered(reporter, test, countable)
+    countable = countable.assign(image=images_of(countable))
+    made = "parent" in countable
+    noun = "augmented images" if made else "images"
     wrong = countable[countable["truth"].ne(countable["predicted"])]
     if wrong.empty:
         return [
             page.Text(
-                [f"None of {len(countable)} images was classified wrongly {how}."],
+                [f"None of {len(countable)} {noun} was classified wrongly {how}."],
                 sources=reporter.sources(path),
             )
         ]
-    shown = wrong.sort_values(["confidence", "case_id"], ascending=[False, True], kind="stable")[:most]
+    ordered = wrong.sort_values(["confidence", "case_id"], ascending=[False, True], kind="stable")
+    shown = ordered.drop_duplicates("image")[:most]
     pictures: dict[str, np.ndarray] = {}
     for name, rows in shown.groupby("cohort", sort=True):
         store = open_store(reporter.results.store_path(str(name), test.colour))
         place = dict(zip(store.index["case_id"], store.index["row"], strict=True))
-        pictures |= {case: store.pixels[place[case]] for case in rows["case_id"] if case in place}
+        pictures |= {case: store.pixels[place[case]] for case in rows["image"] if case in place}
     thumbnails, absent = [], 0
     for row in shown.to_dict("records"):
-        if row["case_id"] not in pictures:
+        if row["image"] not in pictures:
             absent += 1
             continue
         lines = [
@@ -51,11 +55,12 @@ def error_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.
             row["case_id"],
         ]
         thumbnails.append(
-            page.thumbnail(pictures[row["case_id"]], lines, f"{row['case_id']}: {lines[0]}, {lines[1]}")
+            page.thumbnail(pictures[row["image"]], lines, f"{row['case_id']}: {lines[0]}, {lines[1]}")
         )
+    seen = "one of each image, as it was before its augmentation" if made else "as the networks saw them"
     caption = (
-        f"{len(wrong)} of {len(countable)} images with a reference were classified wrongly {how}; "
-        f"the {len(thumbnails)} most confident are shown, as the networks saw them ({test.name})."
+        f"{len(wrong)} of {len(countable)} {noun} with a reference were classified wrongly {how}; "
+        f"the {len(thumbnails)} most confident are shown, {seen} ({test.name})."
         + (f" Picture missing: {absent}." if absent else "")
     )
     return [page.Gallery(caption, thumbnails, reporter.sources(path))]

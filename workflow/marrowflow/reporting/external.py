@@ -14,7 +14,7 @@ from marrowflow.reporting.errors_shown import error_blocks
 from marrowflow.reporting.limitations import limitation_section, limitations
 from marrowflow.reporting.locked import lock_blocks
 from marrowflow.reporting.methods import interval_section
-from marrowflow.reporting.primary import Primary, read_primary
+from marrowflow.reporting.primary import Primary, primary_of
 from marrowflow.reporting.record import record_section
 from marrowflow.reporting.reporter import CommonOptions, Reporter, missing, surrogate_cohorts
 from marrowflow.reporting.results import Results, read_json
@@ -144,6 +144,6 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of report.html and figures/")
     args = parser.parse_args(argv)
     options = read_options(CommonOptions, args.options)
-    results, primary = Results(args.results, args.out), read_primary(args.primary)
+    results, primary = Results(args.results, args.out), primary_of(args.primary)
     path = report_external(options, results, args.cohort, args.hospital, args.source, primary)
     log.info("wrote %s", path)

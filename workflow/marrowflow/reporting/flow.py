@@ -23,6 +23,7 @@ from matplotlib.patches import Rectangle
 from marrowflow.config import LEAKY, Unit
 from marrowflow.predictions import INCONCLUSIVE, MISSING
 from marrowflow.reporting.drawing import blank, wrapped
+from marrowflow.reporting.results import images_of
 from marrowflow.statistics.cases import gather_units
 
 ELIGIBLE, EXCLUDED = "Eligible", "Excluded"
@@ -131,7 +132,8 @@ def trace(
     inventory
         The cohort's images, in the order of the manifest (columns: see the intake).
     predictions
-        One index test's rows for this cohort, at most one a case.
+        One index test's rows for this cohort, at most one a case. Where samples of images were divided, several rows may
+        name one image as their ``parent``.
     question
         The endpoint, with its locked threshold if it is a yes/no one.
     untested
@@ -146,7 +148,8 @@ def trace(
     -----
     A patient (or smear) is excluded when all its images are, and lacks the index test when all its
     eligible images do; the reason is the commonest one, of equals the first in the manifest's order.
-    A patient's score is the mean over the images with a usable result. The reference is that of its
+    A patient's score is the mean over the images with a usable result. Of an image that samples were made of, the index
+    test is done when it is of any of them, and each of these counts in the mean by itself, as in the statistics. The reference is that of its
     images; images of one patient that contradict each other make it inconclusive.
     With ``question.unit`` "case" every image is traced by itself.
     """
@@ -154,7 +157,7 @@ def trace(
     surrogate = images["patient_source"].eq("surrogate").any()
     if question.unit == "case":
         images["patient_id"] = images["case_id"]
-        predictions = predictions.assign(patient_id=predictions["case_id"])
+        predictions = predictions.assign(patient_id=images_of(predictions))
     outcomes = _outcomes(images, predictions, untested)
     truths = _truths(images, question)
     results = _results(predictions, question)
@@ -201,18 +204,18 @@ def check(flow: Flow) -> None:
 
 def _outcomes(images: pd.DataFrame, predictions: pd.DataFrame, untested: str) -> list[Route]:
     """Return how far each image came by itself: excluded, not tested (both with a reason), or tested."""
-    status = dict(zip(predictions["case_id"], predictions["status"], strict=True))
-    reason = dict(zip(predictions["case_id"], predictions["reason"], strict=True))
+    answers: dict[str, list[Route]] = {}
+    for case, state, why in zip(
+        images_of(predictions), predictions["status"], predictions["reason"], strict=True
+    ):
+        lost = (ELIGIBLE, NOT_TESTED, why or "no reason given")
+        answers.setdefault(case, []).append(lost if state == "not_done" else (ELIGIBLE, TESTED))
     outcomes: list[Route] = []
     for case, state, why in zip(images["case_id"], images["status"], images["reason"], strict=True):
         if state != "included":
             outcomes.append((EXCLUDED, why or "no reason given"))
-        elif case not in status:
-            outcomes.append((ELIGIBLE, NOT_TESTED, untested))
-        elif status[case] == "not_done":
-            outcomes.append((ELIGIBLE, NOT_TESTED, reason[case] or "no reason given"))
         else:
-            outcomes.append((ELIGIBLE, TESTED))
+            outcomes.append(_path(answers.get(case, [(ELIGIBLE, NOT_TESTED, untested)]), ()))
     return outcomes
 
 

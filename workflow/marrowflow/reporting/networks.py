@@ -118,7 +118,8 @@ def cost_table(reporter: Reporter, cells: Sequence[Cell], path: Path) -> Table:
         body.append(line[: len(header)])
     notes = [
         "Device-seconds: the training of all folds, validation and features of frozen networks included, added up; images/s: "
-        "training images in that time. Both differ from run to run, as no other number of this page does.",
+        "training images in that time. The time of features stands with the training that computed them, and not with later "
+        "ones that found them kept. Both differ from run to run, as no other number of this page does.",
         *([f"Device: {devices[0]}."] if len(devices) == 1 else []),
         *(["Ensembles are not trained: their members are."] if any(c.weights is None for c in cells) else []),
     ]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from marrowflow.choices.primary import read_primary as read_name
+from marrowflow.choices.primary import read_decision
 from marrowflow.errors import UserError
 from marrowflow.reporting import tables
 from marrowflow.statistics.endpoints import CLASSES
@@ -65,17 +64,16 @@ class Primary:
         )
 
 
-def read_primary(path: Path) -> Primary:
-    """Read ``primary.json``.
+def primary_of(path: Path) -> Primary:
+    """Return what ``primary.json`` says.
 
     Raises
     ------
     UserError
         It does not say which index test is the primary one, or how it became so.
     """
-    name = read_name(path)
-    found = json.loads(Path(path).read_text(encoding="utf-8"))
-    how = found.get("how")
+    found = read_decision(path)
+    name, how = found["index_test"], found.get("how")
     if how not in (*_DECLARED, "chosen"):
         raise UserError(
             f"{path} does not say how {name} became the primary index test: write it anew with choices.primary"

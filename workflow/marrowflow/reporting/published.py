@@ -91,7 +91,8 @@ def ours_of(reporter: Reporter, protocol: Protocol, value: PublishedValue) -> Ou
     if row["estimate"] != row["estimate"]:
         warnings = reporter.results.accuracy(test, value.cohort, "warnings.csv")
         said = tables.warnings_of(warnings, value.endpoint, unit, value.metric, value.class_name)
-        return Ours(None, "; ".join(["undefined", *said]))
+        reasons = said if any(text.startswith("undefined") for text in said) else ["undefined", *said]
+        return Ours(None, "; ".join(reasons))
     return Ours(row)
 
 

@@ -12,6 +12,7 @@ from marrowflow.files import sha256_of
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.reporter import Reporter
 from marrowflow.reporting.results import IndexTest, read_json
+from marrowflow.reporting.weights import configured_licence
 
 _FIGURE_SOFTWARE = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "pillow")
 _TRAINING_SOFTWARE = ("torch", "torchvision", "timm", "opencv-python-headless")
@@ -55,9 +56,14 @@ def record_section(reporter: Reporter, tests: Iterable[IndexTest], cohorts: Sequ
 
 def _card(reporter: Reporter, test: IndexTest) -> tables.Table:
     path = reporter.results.training_path(test, "0", "card.json")
-    lines = [[key, str(value)] for key, value in _scalars(read_json(path) or {})]
+    card, notes = read_json(path) or {}, []
+    licence = configured_licence(reporter.options.models[test.model])
+    if licence and "weights" in card:
+        card["weights"] |= {"licence": licence}
+        notes.append("weights.licence: as the configuration gives it; training was not told of it.")
+    lines = [[key, str(value)] for key, value in _scalars(card)]
     title = f"Model card of {test.name}, fold 0"
-    return tables.Table(title, ["key", "value"], lines, (), (), reporter.sources(path), test.leaky)
+    return tables.Table(title, ["key", "value"], lines, (), notes, reporter.sources(path), test.leaky)
 
 
 def _version(name: str) -> str:

@@ -146,9 +146,22 @@ class Results:
             )
         return read_lock(path)
 
+    def folds(self, protocol: Protocol) -> list[str]:
+        """Return the names of a protocol's folds, as the split counted them; raise `UserError` where it did not."""
+        path = self.split_path(protocol, "counts.csv")
+        counts = read_csv(path)
+        if counts is None:
+            raise UserError(f"no counts of the folds at {path}: divide the development patients first")
+        return [str(fold) for fold in counts["fold"].astype(int).drop_duplicates()]
+
     def accuracy(self, test: IndexTest, cohort: str, name: str) -> pd.DataFrame | None:
         """Read a table of the accuracy step, or None."""
         return read_csv(self.accuracy_path(test, cohort, name))
+
+
+def images_of(predictions: pd.DataFrame) -> pd.Series:
+    """Return the image that each row of a prediction table answers for: ``parent`` of a sample of an image, else the case."""
+    return predictions["parent" if "parent" in predictions else "case_id"]
 
 
 def read_csv(path: Path) -> pd.DataFrame | None:

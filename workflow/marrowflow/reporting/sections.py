@@ -53,9 +53,26 @@ def flow_of(reporter: Reporter, test: IndexTest, cohort: str, development: bool)
     )
 
 
-def ensemble_footnote(reporter: Reporter, test: IndexTest, cohort: str) -> str:
-    """Say who answered for development cases without a reference standard; empty where there are none."""
+def development_footnote(reporter: Reporter, test: IndexTest, cohort: str) -> str:
+    """Say how development images were answered where not each by the network that did not see it; maybe empty."""
     table = reporter.results.predictions(test, DEVELOPMENT, reporter.options.classes).table
+    return " ".join(
+        filter(None, [_sample_footnote(table), _ensemble_footnote(reporter, test, cohort, table)])
+    )
+
+
+def _sample_footnote(table: pd.DataFrame) -> str:
+    """Say when an image counts as tested of which samples were divided; empty where images were."""
+    if "parent" not in table:
+        return ""
+    return (
+        "Augmented images were divided and tested: an image counts as tested where any of those made of it was, and its "
+        "answer is their mean."
+    )
+
+
+def _ensemble_footnote(reporter: Reporter, test: IndexTest, cohort: str, table: pd.DataFrame) -> str:
+    """Say who answered for development cases without a reference standard; empty where there are none."""
     rows = table["cohort"].eq(cohort) & table["fold"].eq(ENSEMBLE) & table["truth"].isin(NO_REFERENCE)
     if not rows.any():
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from marrowflow.config import AsPublished, Splits
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.methods import interval_section
 from marrowflow.reporting.reporter import Reporter
@@ -13,9 +14,10 @@ from marrowflow.reporting.weights import weights_of
 def settings_section(reporter: Reporter, options: Options, noun: str) -> page.Section:
     """Return networks, ensembles, split, colour, choices, and how intervals were made; `noun` is what stands for patients."""
     value = "" if options.threshold.value is None else f", value {options.threshold.value:g}"
-    splits = options.splits
+    published = options.splits.as_published if "as_published" in options.protocols else None
     facts = {
-        "Split": f"{splits.scheme}, {splits.folds} folds, validation share {splits.validation:g}, seed {splits.seed}",
+        "Split": f"{split_words(options.splits)}, seed {options.splits.seed}",
+        **({"Split as published": split_words(published)} if published else {}),
         "Augmentation": options.augmentation.plan,
         "Colour": "; ".join(f"{name}: {recipe.method}" for name, recipe in options.colour.items()),
         "Calibration": options.calibration.method,
@@ -30,6 +32,19 @@ def settings_section(reporter: Reporter, options: Options, noun: str) -> page.Se
     return page.Section(
         "Settings", "settings", [*blocks, page.Facts(facts)], [interval_section(options, noun)]
     )
+
+
+def split_words(rule: Splits | AsPublished) -> str:
+    """Return a rule of division with the numbers and shares that it uses, and what it divides where that is no patient."""
+    folds = {"kfold": f"{rule.folds} folds", "monte_carlo": f"{rule.folds} repeats"}.get(rule.scheme)
+    test = f"test share {rule.test:g}" if rule.scheme in ("monte_carlo", "holdout") else None
+    parts = [rule.scheme, folds, test, f"validation share {rule.validation:g}"]
+    if isinstance(rule, AsPublished):
+        if rule.scheme == "column":
+            parts = [f"column {rule.column}", f"{parts[-1]} where it names no validation"]
+        divided = "augmented images, copies of one image on both sides (augmented: true)"
+        parts.append(f"divides {divided if rule.augmented else 'images'}")
+    return ", ".join(part for part in parts if part)
 
 
 def _networks(reporter: Reporter, options: Options) -> tables.Table:

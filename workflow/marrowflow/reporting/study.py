@@ -19,7 +19,7 @@ from marrowflow.reporting.limitations import limitation_section, limitations
 from marrowflow.reporting.locked import lock_blocks
 from marrowflow.reporting.networks import network_blocks
 from marrowflow.reporting.partitions import PROTOCOLS, partition_blocks
-from marrowflow.reporting.primary import Primary, read_primary
+from marrowflow.reporting.primary import Primary, primary_of
 from marrowflow.reporting.published import assumed_section, published_section
 from marrowflow.reporting.record import record_section
 from marrowflow.reporting.reporter import (
@@ -33,7 +33,7 @@ from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results, read_c
 from marrowflow.reporting.sections import (
     accuracy_sections,
     banners,
-    ensemble_footnote,
+    development_footnote,
     flow_blocks,
     flow_of,
 )
@@ -139,7 +139,7 @@ def _protocol_sections(
     for cohort in cohorts:
         developed = cohort.role == "development"
         flow = flow_of(reporter, test, cohort.name, developed)
-        footnote = ensemble_footnote(reporter, test, cohort.name) if developed else ""
+        footnote = development_footnote(reporter, test, cohort.name) if developed else ""
         blocks = flow_blocks(reporter, test, cohort.name, cohort.hospital, flow, footnote)
         flows.append(
             page.Section(cohort.hospital, f"flow-{protocol}-{cohort.name}", blocks, leaky=test.leaky)
@@ -235,5 +235,5 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
     results = Results(args.results, args.out)
-    path = report_study(options, results, read_cohorts(args.cohorts), read_primary(args.primary))
+    path = report_study(options, results, read_cohorts(args.cohorts), primary_of(args.primary))
     log.info("wrote %s", path)

@@ -13,7 +13,6 @@ from marrowflow.config import (
     Identifier,
     Images,
     Intake,
-    Protocol,
     PublishedValue,
     Splits,
     Threshold,
@@ -38,9 +37,3 @@ class Options(CommonOptions):
     grid: Grid | None = None
     ensembles: dict[Identifier, Ensemble] = Field(default_factory=dict)
     label_map: str | None = None
-
-    def folds(self, protocol: Protocol) -> list[str]:
-        """Return the names of a protocol's folds."""
-        rule = self.splits if protocol == "sound" else self.splits.as_published
-        many = rule is not None and rule.scheme in ("kfold", "monte_carlo")
-        return [str(i) for i in range(rule.folds if rule is not None and many else 1)]

@@ -25,7 +25,7 @@ def training_blocks(reporter: Reporter, options: Options, protocol: Protocol) ->
     lost: list[page.Block] = []
     for test in trained:
         histories, cards = {}, {}
-        for fold in options.folds(protocol):
+        for fold in reporter.results.folds(protocol):
             path = reporter.results.training_path(test, fold, "history.csv")
             history = read_csv(path)
             if history is None or history.empty:

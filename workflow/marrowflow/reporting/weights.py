@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from marrowflow import licences
+from marrowflow.config import Model
 from marrowflow.reporting import tables
 from marrowflow.reporting.reporter import Reporter
 from marrowflow.reporting.results import IndexTest, read_json
-
-# CC BY-NC 4.0, cc-by-nc-sa-4.0, "non-commercial", "research only"; not "sync" or "apache-2.0".
-_NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non[-\s]?commercial|research[-\s](use[-\s])?only", re.I)
 
 
 @dataclass(frozen=True)
@@ -28,14 +26,13 @@ class Weights:
     @property
     def non_commercial(self) -> bool:
         """True where the licence keeps commerce out."""
-        return bool(_NON_COMMERCIAL.search(self.licence))
+        return licences.non_commercial(self.licence)
 
 
 def weights_of(reporter: Reporter, network: IndexTest) -> Weights:
     """Return the weights that a network started from: as the card of its first fold says, else as configured.
 
-    The licence of a local file is the one that the configuration gives: training is not told of it, so that it can be
-    corrected without training again.
+    The licence of a local file is the one that the configuration gives (see `configured_licence`).
     """
     model = reporter.options.models[network.model]
     if model.mode == "scratch":
@@ -43,9 +40,17 @@ def weights_of(reporter: Reporter, network: IndexTest) -> Weights:
     card = read_json(reporter.results.training_path(network, "0", "card.json")) or {}
     said = card.get("weights") or {}
     configured = model.weights if model.weights == "imagenet" else f"file {PurePosixPath(model.weights).name}"
-    given = "" if model.weights == "imagenet" else model.licence
-    licence = str(given or said.get("licence") or f"licence {tables.MISSING}")
+    licence = str(configured_licence(model) or said.get("licence") or f"licence {tables.MISSING}")
     return Weights(str(said.get("source") or configured), licence)
+
+
+def configured_licence(model: Model) -> str:
+    """Return the licence that the configuration gives of a local file of weights; empty where it gives none.
+
+    Training is not told of it, so that it can be corrected without training again: a card that was written before does
+    not have it.
+    """
+    return model.licence if model.weights not in ("imagenet", "none") else ""
 
 
 def non_commercial(reporter: Reporter, tests: Iterable[IndexTest]) -> dict[str, list[str]]:
