@@ -14,6 +14,8 @@ STATUSES = ("ok", "indeterminate", "not_done")
 MISSING, INCONCLUSIVE = "missing", "inconclusive"
 NO_REFERENCE = (MISSING, INCONCLUSIVE)
 PATIENT_SOURCE = "patient_source"
+PARENT = "parent"
+"""Of an augmented sample that is a case of its own: the image that it was made of."""
 MANIFEST, SURROGATE = "manifest", "surrogate"
 COLUMNS = (
     "case_id",

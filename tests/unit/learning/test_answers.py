@@ -19,7 +19,7 @@ from marrowflow.images.whitening import fit_patch_zca, fitting_cases
 from marrowflow.learning import predict, train
 from marrowflow.learning.ensemble import answers, load_networks
 from marrowflow.learning.feature_cache import FeatureCache
-from marrowflow.learning.fold_samples import PARENT
+from marrowflow.prediction_columns import PARENT
 from marrowflow.splits.partition import partition
 
 HEADS = {"warm": {"weight": 0.3, "positive": ["red"]}, "diagnosis": {"weight": 0.7, "positive": None}}

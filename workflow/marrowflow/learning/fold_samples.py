@@ -17,12 +17,10 @@ from marrowflow.config import Augmentation
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.images.store import PackedPixels
 from marrowflow.images.whitening import Whitening, fit_whitening
+from marrowflow.prediction_columns import PARENT
 from marrowflow.splits.samples import SAMPLE, TEST, TRAIN, VALIDATION, sample_names
 
 log = logging.getLogger(__name__)
-
-PARENT = "parent"
-"""Column of a sample's image in tables whose ``case_id`` is the sample's own name."""
 
 
 def divides_samples(folds: pd.DataFrame) -> bool:

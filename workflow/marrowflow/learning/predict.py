@@ -32,7 +32,8 @@ from marrowflow.learning.ensemble import (
     whitening_by,
 )
 from marrowflow.learning.feature_cache import FeatureCache
-from marrowflow.learning.fold_samples import PARENT, answered_samples, divides_samples, fitted_whitening
+from marrowflow.learning.fold_samples import answered_samples, divides_samples, fitted_whitening
+from marrowflow.prediction_columns import PARENT
 from marrowflow.predictions import ENSEMBLE, PATIENT_SOURCE
 
 log = logging.getLogger(__name__)

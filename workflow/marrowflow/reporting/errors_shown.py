@@ -7,6 +7,7 @@ import pandas as pd
 
 from marrowflow.choices.threshold import locked_threshold
 from marrowflow.images.store import open_store
+from marrowflow.prediction_columns import PARENT
 from marrowflow.predictions import ENDPOINT, NO_REFERENCE, PROBABILITY
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.reporter import Reporter
@@ -27,7 +28,7 @@ def error_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.
     countable = table[table["status"].eq("ok") & ~table["truth"].isin(NO_REFERENCE)]
     countable, how = _answered(reporter, test, countable)
     countable = countable.assign(image=images_of(countable))
-    made = "parent" in countable
+    made = PARENT in countable
     noun = "augmented images" if made else "images"
     wrong = countable[countable["truth"].ne(countable["predicted"])]
     if wrong.empty:

@@ -19,6 +19,7 @@ from pandas.errors import EmptyDataError
 from marrowflow.choices.threshold import read_lock
 from marrowflow.config import Protocol
 from marrowflow.errors import UserError
+from marrowflow.prediction_columns import PARENT
 from marrowflow.predictions import Predictions, read_predictions
 
 DEVELOPMENT = "development"
@@ -161,7 +162,7 @@ class Results:
 
 def images_of(predictions: pd.DataFrame) -> pd.Series:
     """Return the image that each row of a prediction table answers for: ``parent`` of a sample of an image, else the case."""
-    return predictions["parent" if "parent" in predictions else "case_id"]
+    return predictions[PARENT if PARENT in predictions else "case_id"]
 
 
 def read_csv(path: Path) -> pd.DataFrame | None:

@@ -14,6 +14,7 @@ import pandas as pd
 from marrowflow.choices.threshold import locked_threshold
 from marrowflow.config import LEAKY, Protocol
 from marrowflow.files import write_json, write_table
+from marrowflow.prediction_columns import PARENT
 from marrowflow.predictions import ENSEMBLE, NO_REFERENCE
 from marrowflow.reporting import drawing, figures, page, tables
 from marrowflow.reporting.accuracy_figures import Asked, Drawing, endpoint_drawings
@@ -63,7 +64,7 @@ def development_footnote(reporter: Reporter, test: IndexTest, cohort: str) -> st
 
 def _sample_footnote(table: pd.DataFrame) -> str:
     """Say when an image counts as tested of which samples were divided; empty where images were."""
-    if "parent" not in table:
+    if PARENT not in table:
         return ""
     return (
         "Augmented images were divided and tested: an image counts as tested where any of those made of it was, and its "
