@@ -95,6 +95,41 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_known_one(sectio
         ({"report": {"choose": {}}, "endpoints": {"aml": {"positive": ["AML"]}}}, "is not one of ['aml']"),
         ({"report": {"choose": {}}, "splits": {"scheme": "holdout"}}, "must choose nothing"),
         ({"endpoints": {"classes": {"positive": ["AML"]}}}, "classification into all classes"),
+        (
+            {"models": {"net": {"network": "x", "colours": ["raw", "raw"]}}},
+            "models.net.colours: a name stands twice",
+        ),
+        ({"models": {"net": {"network": "x", "head": "one_vs_rest"}}}, "the same question twice"),
+        ({"training": {"rate": float("inf")}}, "training.rate"),
+        ({"training": {"class_weights": "balanced", "batches": "balanced"}}, "keep one of them"),
+        (
+            {"published": [{"index_test": "net-raw", "metric": "auc", "value": float("nan")}]},
+            "published.0.value",
+        ),
+        (
+            {"published": [{"index_test": "net-raw", "metric": "auc", "value": 0.9, "low": 0.8}]},
+            "an interval has two ends",
+        ),
+        (
+            {
+                "published": [
+                    {"index_test": "net-raw", "metric": "auc", "value": 0.9, "low": 0.95, "high": 0.8}
+                ]
+            },
+            "does not lie in its interval",
+        ),
+        (
+            {"grid": {"networks": {"r": {"network": "x"}}, "modes": {"frozen": {"mode": "finetune"}}}},
+            "grid.modes.frozen: mode:",
+        ),
+        (
+            {"grid": {"networks": {"r": {"network": "x"}}, "modes": ["frozen", "frozen"]}},
+            "a mode stands twice",
+        ),
+        (
+            {"grid": {"networks": {"r": {"network": "x", "training": "fast"}}, "modes": ["frozen"]}},
+            "grid.networks.r.training",
+        ),
         ({"training": {"seed": -1}}, "training.seed"),
         (
             {"grid": {"networks": {"r": {"network": "x", "mode": "scratch"}}, "modes": ["frozen"]}},
@@ -133,7 +168,10 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest_known_one(sectio
             "give diagnosis: a weight too",
         ),
         (
-            {"models": {"net": {"network": "x", "head": "one_vs_rest", "heads": {"diagnosis": 1}}}},
+            {
+                "classes": ["healthy", "AML", "ALL"],
+                "models": {"net": {"network": "x", "head": "one_vs_rest", "heads": {"diagnosis": 1}}},
+            },
             "one class each",
         ),
         ({"augmentation": {"plan": "balanced", "targets_of": "types", "targets": {"BLA": 3}}}, "label_map:"),

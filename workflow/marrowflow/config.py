@@ -49,7 +49,7 @@ LEAKY = "leaky protocol — not comparable"
 class Section(BaseModel):
     """A section of the configuration: unknown keys are errors, values cannot be changed once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class About(Section):
@@ -245,6 +245,14 @@ class Training(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of initial weights, order of batches and dropout; the fold's number is mixed in."""
 
+    @model_validator(mode="after")
+    def _balanced_once(self) -> Training:
+        if self.class_weights == "balanced" and self.batches == "balanced":
+            raise ValueError(
+                "class_weights: balanced and batches: balanced correct for the same imbalance twice; keep one of them"
+            )
+        return self
+
 
 class Model(Section):
     """A network and how it is trained."""
@@ -400,6 +408,14 @@ class PublishedValue(Section):
     where: str = ""
     """Where it stands in the publication, and what is odd about it."""
 
+    @model_validator(mode="after")
+    def _interval_has_two_ends(self) -> PublishedValue:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two ends: give low: and high:, or neither")
+        if self.low is not None and self.high is not None and not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} does not lie in its interval, {self.low} to {self.high}")
+        return self
+
 
 class Report(Section):
     """What the reports print."""
@@ -496,6 +512,11 @@ class Study(Section):
             )
         for name, model in self.models.items():
             self._refuse_unknown(model.colours or [], self.colour, f"models.{name}.colours")
+            _refuse_repeats(model.colours or [], f"models.{name}.colours")
+            if model.head == "one_vs_rest" and len(self.classes) == 2:
+                raise ValueError(
+                    f"models.{name}.head: one_vs_rest asks of two classes the same question twice; take head: softmax"
+                )
             self._refuse_unknown(model.heads, [*self.endpoints, DIAGNOSIS], f"models.{name}.heads")
             if isinstance(model.training.class_weights, dict):
                 self._refuse_unknown(
@@ -567,6 +588,7 @@ class Study(Section):
                 f"{place}.members: {members} do not answer the same questions (head:, heads:), so that their "
                 "probabilities cannot be averaged"
             )
+        _refuse_repeats(self.ensembles[name].colours or [], f"{place}.colours")
         if not self.colours_of(name):
             raise ValueError(f"{place}: its members {members} have no colour recipe in common")
         for colour in self.colours_of(name):
@@ -656,6 +678,11 @@ def _validate(model: type[S], value: Any, source: str) -> S:
     except ValidationError as error:
         problems = [explain(model, detail) for detail in error.errors()]
         raise UserError(enumerate_problems(f"{source} cannot be used:", problems)) from error
+
+
+def _refuse_repeats(names: list[str], place: str) -> None:
+    if len(set(names)) < len(names):
+        raise ValueError(f"{place}: a name stands twice in {names}")
 
 
 def _refuse_bad_classes(classes: list[str]) -> None:

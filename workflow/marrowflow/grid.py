@@ -40,10 +40,16 @@ def cells(grid: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         raise ValueError(
             "grid: it needs networks: and modes:, one or more of each, and its seeds: are a list"
         )
-    for part, entries in (("networks", networks), ("variants", variants)):
+    if isinstance(grid.get("modes"), list) and len(modes) < len(grid["modes"]):
+        raise ValueError(f"grid.modes: a mode stands twice in {grid['modes']}")
+    for part, entries in (("networks", networks), ("modes", modes), ("variants", variants)):
         for name, keys in entries.items():
             if "mode" in keys:
                 raise ValueError(f"grid.{part}.{name}: mode: is what the grid's modes: are for; take it out")
+            if not isinstance(keys.get("training") or {}, Mapping):
+                raise ValueError(
+                    f"grid.{part}.{name}.training: expected keys and values, found {keys['training']!r}"
+                )
     if len(set(map(str, seeds))) < len(seeds):
         raise ValueError(f"grid.seeds: a seed stands twice in {seeds}")
     found: dict[str, dict[str, Any]] = {}

@@ -222,6 +222,25 @@ def test_a_plan_of_other_patients_is_a_leak(study: dict[str, Path], tmp_path: Pa
         )
 
 
+def test_a_plan_of_another_table_of_folds_is_refused(study: dict[str, Path]) -> None:
+    rows = pd.read_parquet(study["folds"]).query("fold == 0")
+    plan = draw_plan(rows, 0, Augmentation(), CLASSES)
+    swapped = plan.assign(label=plan["label"].replace({"red": "blue", "blue": "red"}))
+    with pytest.raises(UserError, match=r"(?s)calls images otherwise.*'blue', not 'red'"):
+        fold_samples.training_samples(rows, swapped, 0)
+    with pytest.raises(UserError, match="holds no training image of blue, green"):
+        fold_samples.training_samples(rows, plan[plan["label"] == "red"], 0)
+    with pytest.raises(UserError, match="no column whiten"):
+        fold_samples.training_samples(rows, plan.drop(columns="whiten"), 0)
+
+
+def test_one_image_a_batch_is_too_few_for_batch_normalisation(study: dict[str, Path], tmp_path: Path) -> None:
+    options = json.loads(options_text(batch_size=1, epochs=1))
+    options["model"] |= {"network": "resnet18", "input_size": 32}  # 1 x 1 pixel before the last pooling
+    with pytest.raises(UserError, match="batch_size to 2 or more"):
+        train.main(arguments(study, tmp_path / "out", json.dumps(options)))
+
+
 def test_unknown_fold_and_labels_are_refused(study: dict[str, Path]) -> None:
     folds = pd.read_parquet(study["folds"])
     with pytest.raises(UserError, match=r"\[0, 1\]"):

@@ -28,7 +28,7 @@ from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_table
 from marrowflow.predictions import ENDPOINT, PROBABILITY, write_predictions
 
-_SAME = ("truth", "patient_id", "cohort")
+_SAME = ("truth", "patient_id", "cohort", "status")
 
 
 class Options(Section):

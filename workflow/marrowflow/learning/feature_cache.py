@@ -214,7 +214,8 @@ def _read(entry: Path, key: str) -> np.ndarray | None:
         features = np.load(entry / FEATURES, mmap_mode="r")
     except (OSError, EOFError, ValueError):  # a map longer than its file is a ValueError
         return None
-    return features if about["key"] == key else None
+    known = isinstance(about, dict) and about.get("key") == key and about.get("shape") == list(features.shape)
+    return features if known else None
 
 
 def _write(entry: Path, parts: Iterator[torch.Tensor], shape: tuple[int, int], about: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from marrowflow.config import Augmentation
 from marrowflow.errors import UserError, enumerate_problems
+from marrowflow.images.augment import COLUMNS
 from marrowflow.images.store import PackedPixels
 from marrowflow.images.whitening import Whitening, fit_whitening
 from marrowflow.prediction_columns import PARENT
@@ -59,14 +60,17 @@ def training_samples(rows: pd.DataFrame, plan: pd.DataFrame | None, fold: int) -
     Raises
     ------
     UserError
-        The plan augments an image that this fold does not train on, which would leak; samples were divided, and
-        there is no plan of them.
+        The plan augments an image that this fold does not train on, which would leak; it is not of this table of folds, or
+        no plan at all; samples were divided, and there is no plan of them.
     """
     if divides_samples(rows) and plan is None:
         raise UserError("this table of folds divides augmented samples: give their --plan")
     train = rows[rows["partition"] == TRAIN]
     if plan is None:
         return train
+    lacking = sorted(set(COLUMNS) - set(plan))
+    if lacking:
+        raise UserError(f"--plan is no plan of images.augment: it has no column {', '.join(lacking)}")
     planned = plan[plan["partition"] == TRAIN]
     strangers = sorted(set(planned["case_id"]) - set(train["case_id"]))
     if strangers:
@@ -75,6 +79,21 @@ def training_samples(rows: pd.DataFrame, plan: pd.DataFrame | None, fold: int) -
                 f"the plan augments images that fold {fold} does not train on; draw it from this table of folds:",
                 strangers,
             )
+        )
+    labels = train.drop_duplicates("case_id").set_index("case_id")["label"]
+    other = planned[planned["label"].ne(labels.loc[planned["case_id"]].to_numpy())]
+    if len(other):
+        raise UserError(
+            enumerate_problems(
+                "the plan calls images otherwise than the table of folds; draw it from this table of folds:",
+                sorted({f"{r.case_id}: {r.label!r}, not {labels[r.case_id]!r}" for r in other.itertuples()}),
+            )
+        )
+    lost = sorted(set(labels) - set(planned["label"]))
+    if lost:
+        raise UserError(
+            f"the plan holds no training image of {', '.join(lost)}, on which fold {fold} trains; draw it from this table "
+            "of folds"
         )
     return planned.reset_index(drop=True)
 

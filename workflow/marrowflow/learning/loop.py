@@ -312,6 +312,13 @@ class _Run:
         """Tell a user which images made a loss that is no number."""
         try:
             yield
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                f"{self._title} epoch {epoch}: batch normalisation has no deviation of one value, and a batch of this network "
+                "holds one image that it shrinks to one pixel; set training.batch_size to 2 or more, or a larger input_size"
+            ) from error
         except NonFiniteLoss as error:
             where = f"{self._title} epoch {epoch}, {part} batch {error.batch + 1} of {len(chunks)}"
             rate, precision = _rate(self._training, epoch), "bfloat16" if self._bfloat16 else "float32"

@@ -70,7 +70,7 @@ def load_all_but_head(module: nn.Module, state: State, head: Sequence[str], sour
     Raises
     ------
     UserError
-        A tensor that the network needs is missing or has another shape, or one is left over that is no
+        A tensor holds NaN or infinity; one that the network needs is missing or has another shape, or one is left over that is no
         projection head; says which.
     """
     best: _Attempt | None = None
@@ -86,6 +86,11 @@ def load_all_but_head(module: nn.Module, state: State, head: Sequence[str], sour
             f"weights ({source}) are not of this network: {len(best.problems)} tensors of "
             f"{len(_wanted(module, head))} do not match:\n{shown}\n"
             "name the network that they were trained with, or other weights"
+        )
+    odd = [name for name, t in best.given.items() if t.is_floating_point() and not bool(t.isfinite().all())]
+    if odd:
+        raise UserError(
+            f"weights ({source}) hold values that are no finite numbers, in {len(odd)} tensors (first {odd[0]}); take other weights"
         )
     module.load_state_dict(best.given, strict=False)
     kinds = Counter(_kind(name) for name in best.aside)

@@ -34,17 +34,26 @@ def network_blocks(reporter: Reporter, options: Options, protocol: Protocol) -> 
     write_table(path, cell_records(reporter, cells))
     first = reporter.primary.index_test
     blocks: list[page.Block] = [
-        page.Text([f"Primary index test: {first}, {reporter.how_primary()}."], "note")
+        page.Text(
+            [f"Primary index test: {first}, {reporter.how_primary()}{_elsewhere(reporter, cells[0])}."],
+            "note",
+        )
     ]
     if len(cells) > 1:
         blocks.append(_figure(reporter, cells, stem("networks", *suffix), path))
     return [*blocks, accuracy_table(reporter, cells, path), cost_table(reporter, cells, path)]
 
 
+def _elsewhere(reporter: Reporter, cell: Cell) -> str:
+    """Say under which protocol the choice was made where this is another one."""
+    return ", under the sound protocol" if reporter.primary.chosen and cell.test.leaky else ""
+
+
 def accuracy_table(reporter: Reporter, cells: Sequence[Cell], path: Path) -> Table:
     """Return one line an index test: what it is, and the headline metrics out of fold."""
     asked, noun, primary = headline(reporter), reporter.noun(DEVELOPMENT), reporter.primary
-    extra = primary.chosen and not _shown(reporter, asked)
+    # The choice was made under the sound protocol, and its values are of that one.
+    extra = primary.chosen and not cells[0].test.leaky and not _shown(reporter, asked)
     counted, column = _counted(reporter)
     header = ["index test", "network", "trained as", counted]
     start = len(header) - 1
@@ -118,7 +127,7 @@ def cost_table(reporter: Reporter, cells: Sequence[Cell], path: Path) -> Table:
         body.append(line[: len(header)])
     notes = [
         "Device-seconds: the training of all folds, validation and features of frozen networks included, added up; images/s: "
-        "training images in that time. The time of features stands with the training that computed them, and not with later "
+        "training images in that time (of a frozen network, their features). The time of features stands with the training that computed them, and not with later "
         "ones that found them kept. Both differ from run to run, as no other number of this page does.",
         *([f"Device: {devices[0]}."] if len(devices) == 1 else []),
         *(["Ensembles are not trained: their members are."] if any(c.weights is None for c in cells) else []),

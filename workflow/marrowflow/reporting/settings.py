@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from marrowflow.config import AsPublished, Splits
+from marrowflow.config import AsPublished, ColourRecipe, Splits
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.methods import interval_section
 from marrowflow.reporting.reporter import Reporter
@@ -19,7 +19,7 @@ def settings_section(reporter: Reporter, options: Options, noun: str) -> page.Se
         "Split": f"{split_words(options.splits)}, seed {options.splits.seed}",
         **({"Split as published": split_words(published)} if published else {}),
         "Augmentation": options.augmentation.plan,
-        "Colour": "; ".join(f"{name}: {recipe.method}" for name, recipe in options.colour.items()),
+        "Colour": "; ".join(f"{name}: {_recipe(recipe)}" for name, recipe in options.colour.items()),
         "Calibration": options.calibration.method,
         "Threshold": f"{options.threshold.rule}{value}",
         "Units of analysis": ", ".join(options.units),
@@ -32,6 +32,11 @@ def settings_section(reporter: Reporter, options: Options, noun: str) -> page.Se
     return page.Section(
         "Settings", "settings", [*blocks, page.Facts(facts)], [interval_section(options, noun)]
     )
+
+
+def _recipe(recipe: ColourRecipe) -> str:
+    """Return what a colour recipe does, and what is cut out before it."""
+    return recipe.method if recipe.crop == "none" else f"{recipe.crop} crop, then {recipe.method}"
 
 
 def split_words(rule: Splits | AsPublished) -> str:

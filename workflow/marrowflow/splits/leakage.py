@@ -106,6 +106,10 @@ def check_folds(
     )
     kinds = KINDS | PARENTS if divides_samples else KINDS
     crossing = {kind: _crossing(sides, column) for kind, column in kinds.items()}
+    if divides_samples:
+        # An image's own copies share its checksum and its cluster: they are counted as parents, not as duplicates of one another.
+        for kind in ("exact_duplicates", "near_duplicates"):
+            crossing[kind] &= sides.groupby(["fold", kinds[kind]])["case_id"].transform("nunique") > 1
     if protocol == "sound":
         _refuse_leaks(sides, crossing)
     return {
