@@ -239,6 +239,7 @@ JOB = """
 import sys, time
 import torch
 sys.path.insert(0, {tests!r})
+torch.set_num_threads({threads})  # part of the key, and other tests may have set it
 import test_features as t
 
 class Slow(t.Counting):
@@ -258,6 +259,7 @@ print("seen", module.seen, flush=True)
 def start(tmp_path: Path, pause: float) -> subprocess.Popen[str]:
     code = JOB.format(
         tests=str(Path(__file__).parent),
+        threads=torch.get_num_threads(),
         pause=pause,
         folder=str(tmp_path / "a"),
         cache=str(tmp_path / "features"),
