@@ -58,7 +58,7 @@ def check_published(results: Path, published: list[dict]) -> None:
     assert rows["estimate"].ne("").any()
 
 
-def tested_images(box: dict) -> dict[str, int]:
+def images_counted(box: dict) -> dict[str, int]:
     """Return the images of a flow diagram that were tested, and the eligible ones that were not."""
     eligible = next(child for child in box["boxes"] if child["label"] == "Eligible")
     return {child["label"]: child["images"] for child in eligible["boxes"]}
@@ -201,7 +201,7 @@ def test_aamds2022(tmp_path):
     for name, tested in (("flow_bank_as_published", images), ("flow_bank", 18)):
         flow = json.loads((results / f"report/figures/{name}.json").read_text())
         assert flow["index_test"] == primary["index_test"]
-        assert tested_images(flow["flow"]) == {"No index test": 18 - tested, "Index test": tested}
+        assert images_counted(flow["flow"]) == {"No index test": 18 - tested, "Index test": tested}
     rows = metrics(results, test, "hospital")
     assert set(rows["endpoint"]) == {"mds", "classes"}
     assert primary["how"] == "chosen"
