@@ -156,7 +156,11 @@ def test_bt5153(tmp_path):
 def test_bt5153_types(tmp_path):
     def smaller(config, project):
         config["images"]["size"] = 48
-        config["models"]["cnn_one_vs_rest"] |= {"network": "test_efficientnet", "input_size": 32}
+        config["models"]["cnn_one_vs_rest"] |= {
+            "network": "test_efficientnet",
+            "profile": "corrected",
+            "input_size": 32,
+        }
 
     results = run(tmp_path, "bt5153_types", 5, None, smaller)
     table = pd.read_parquet(results / "predictions/sound/cnn_one_vs_rest/raw/development/predictions.parquet")

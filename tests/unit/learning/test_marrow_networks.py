@@ -120,6 +120,20 @@ def test_weights_start_as_in_keras() -> None:
     assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.01)}
 
 
+@pytest.mark.parametrize(("profile", "new"), [("as_published", 0.01), ("corrected", 0.1)])
+def test_corrected_statistics_follow_a_short_training(profile: str, new: float) -> None:
+    module = marrow_network(CNN, 5, 0.0, profile).module
+    norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {m.momentum for m in norms} == {new}
+    # After n steps on constant batches the statistics are (1 - new)^n of the start's and else the batch's.
+    norm = norms[0].train()
+    for _ in range(40):
+        norm(torch.full((2, norm.num_features, 1, 1), 5.0))
+    torch.testing.assert_close(
+        norm.running_mean, torch.full((norm.num_features,), 5.0 * (1 - (1 - new) ** 40))
+    )
+
+
 @pytest.mark.parametrize("network", MARROW_NETWORKS)
 def test_they_answer_as_timms_networks_do(small_bases: None, network: str) -> None:
     built = marrow_network(network, 4, 0.5, "corrected")

@@ -10,7 +10,9 @@ given unscaled images, and its rescaling by 1/255 stands behind Inception, where
 ``corrected`` feeds them what they were trained on, levels scaled to -1..1. The Xception-like network is
 given levels scaled to 0..1 in both.
 
-The study used Keras: batch normalisation has ε = 1e-3 and keeps .99 of its running statistics, weights
+The study used Keras: batch normalisation has ε = 1e-3 and keeps .99 of its running statistics (.9 in the profile
+``corrected``: after a few hundred steps statistics that are kept for so long are still those of the start, and a network that
+has learnt well answers one class for all), weights
 start from Glorot's uniform distribution and biases from 0, and a stride of 2 pads an even side at its
 far end only.
 """
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import timm
 import torch
@@ -37,6 +39,7 @@ BASES = {PRE_CNN1: "inception_v3.tf_in1k", PRE_CNN2: "inception_v3.tf_in1k", VIT
 MARROW_NETWORKS = (CNN, PRE_CNN1, PRE_CNN2, VIT)
 
 Triple = tuple[float, float, float]
+Layers = TypeVar("Layers", bound=nn.Module)
 _LEVELS: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255))
 _SCALED: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -78,17 +81,17 @@ def marrow_network(network: str, outputs: int, dropout: float, profile: str) -> 
         ``as_published`` or ``corrected``.
     """
     if network == CNN:
-        return MarrowNetwork(XceptionLike(outputs, dropout), 250, *_SCALED)
+        return MarrowNetwork(_kept(XceptionLike(outputs, dropout), profile), 250, *_SCALED)
     published = profile == "as_published"
     base: Any
     if network == VIT:
         base = timm.create_model(BASES[network], num_classes=0, img_size=128)
-        module = PretrainedWithHead(base, dense_head(base.num_features, outputs, dropout))
+        module = PretrainedWithHead(base, _kept(dense_head(base.num_features, outputs, dropout), profile))
         size = 128
     else:
         base = timm.create_model(BASES[network], num_classes=0)
         head = convolution_head(base.num_features, outputs, dropout, 1 if network == PRE_CNN1 else 2)
-        module = PretrainedWithHead(base, head, scale=1 / 255 if published else 1.0)
+        module = PretrainedWithHead(base, _kept(head, profile), scale=1 / 255 if published else 1.0)
         size = 250
     trained_on = resolve_data_config({}, model=base)
     mean, std = _LEVELS if published else (trained_on["mean"], trained_on["std"])
@@ -255,6 +258,14 @@ def start_as_keras(module: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+def _kept(new: Layers, profile: str) -> Layers:
+    """Let the batch normalisation of new layers follow a short training too, unless they are as published."""
+    for layer in new.modules():
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and profile == "corrected":
+            layer.momentum = 0.1
+    return new
 
 
 def _normalisation(channels: int) -> nn.BatchNorm2d:
