@@ -26,7 +26,7 @@ import pandas as pd
 from pydantic import Field
 
 from marrowflow.cli import step_parser
-from marrowflow.config import Choice, Section, Unit, read_options
+from marrowflow.config import CLASSES, Choice, Section, Unit, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_json
 
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 DEVELOPMENT = "development"
 PROTOCOL = "sound"
-CLASSES, MACRO = "classes", "macro"
-"""As in metrics.csv: the classification into all classes, and an average over them."""
+MACRO = "macro"
+"""As in metrics.csv: an average over the classes."""
 SMALLEST_IS_BEST = ("brier",)
 
 

@@ -62,10 +62,14 @@ class Options(Section):
 
 @dataclass(frozen=True)
 class _Part:
-    """The samples of one side of a fold: images' ids, class numbers, and rows of a plan where it changes them."""
+    """The samples of one side of a fold; where a plan may change their images, its rows."""
 
     rows: pd.DataFrame
-    plan: pd.DataFrame | None
+    planned: bool
+
+    @property
+    def plan(self) -> pd.DataFrame | None:
+        return self.rows if self.planned else None
 
     @property
     def case_ids(self) -> list[str]:
@@ -91,12 +95,8 @@ class _Job:
         self.bfloat16 = trains_in_bfloat16(self.training, self.device)
         self.cache = FeatureCache(features)
         self._whitening = fitted_whitening(plan, pixels, options.augmentation)
-        self.train = _Part(training_samples(rows, plan, fold), None)
-        self.validation = _Part(validation_samples(rows, plan), None)
-        if plan is not None:
-            self.train = _Part(self.train.rows, self.train.rows)
-            if divides_samples(rows):
-                self.validation = _Part(self.validation.rows, self.validation.rows)
+        self.train = _Part(training_samples(rows, plan, fold), plan is not None)
+        self.validation = _Part(validation_samples(rows, plan), divides_samples(rows))
         if self.validation.rows.empty:
             log.info("fold %d has no validation images: all epochs run, and the last one is kept", fold)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from marrowflow.config import Protocol
+from marrowflow.config import CLASSES, Protocol
 from marrowflow.reporting import tables
 from marrowflow.reporting.costs import Cost, cost_of
 from marrowflow.reporting.reporter import Reporter, mean_of
@@ -17,7 +17,6 @@ from marrowflow.reporting.study_options import Options
 from marrowflow.reporting.training import kept_epochs
 from marrowflow.reporting.variants import seeds_of, variants_of
 from marrowflow.reporting.weights import Weights, weights_of
-from marrowflow.statistics.endpoints import CLASSES
 
 Asked = tuple[str, str, str]
 """An endpoint, a metric and a class, as in metrics.csv."""

@@ -8,13 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from marrowflow.config import Protocol, Unit
+from marrowflow.config import CLASSES, Protocol, Unit
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.notes import compact, interval_note, row_of, sentence
 from marrowflow.reporting.reporter import Reporter, missing, unit_title
 from marrowflow.reporting.results import IndexTest, read_csv
 from marrowflow.reporting.tables import Table
-from marrowflow.statistics.endpoints import CLASSES
 
 TESTS = {
     "jackknife_t": "t-test by leaving patients out",

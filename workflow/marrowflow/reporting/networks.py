@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from marrowflow.config import Protocol
+from marrowflow.config import CLASSES, Protocol
 from marrowflow.files import write_table
 from marrowflow.reporting import drawing, page, tables
 from marrowflow.reporting.cells import Asked, Cell, cell_records, cells_of, headline
@@ -21,7 +21,6 @@ from marrowflow.reporting.reporter import Reporter, leaky_suffix, stem, unit_tit
 from marrowflow.reporting.results import DEVELOPMENT
 from marrowflow.reporting.study_options import Options
 from marrowflow.reporting.tables import Table
-from marrowflow.statistics.endpoints import CLASSES
 
 _NONE = "–"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from marrowflow.choices.primary import read_decision
+from marrowflow.config import CLASSES
 from marrowflow.errors import UserError
 from marrowflow.reporting import tables
-from marrowflow.statistics.endpoints import CLASSES
 
 _DECLARED = {
     "declared": "declared before the run",

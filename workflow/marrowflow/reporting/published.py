@@ -9,13 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from marrowflow.config import LEAKY, Protocol, PublishedValue, Unit
+from marrowflow.config import CLASSES, LEAKY, Protocol, PublishedValue, Unit
 from marrowflow.files import write_table
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.reporter import Reporter, unit_title
 from marrowflow.reporting.results import DEVELOPMENT, IndexTest
 from marrowflow.reporting.study_options import Options
-from marrowflow.statistics.endpoints import CLASSES
 
 
 @dataclass(frozen=True)

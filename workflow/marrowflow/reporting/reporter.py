@@ -14,6 +14,7 @@ from pydantic import Field
 
 from marrowflow.choices.threshold import locked_threshold
 from marrowflow.config import (
+    CLASSES,
     About,
     Accuracy,
     ClassName,
@@ -30,7 +31,6 @@ from marrowflow.reporting import drawing, page, tables
 from marrowflow.reporting.flow import Question
 from marrowflow.reporting.primary import Primary
 from marrowflow.reporting.results import DEVELOPMENT, IndexTest, Results
-from marrowflow.statistics.endpoints import CLASSES
 
 SURROGATE = (
     "No patient identifiers: near-duplicate clusters stand in for patients; "

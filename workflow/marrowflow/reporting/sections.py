@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from marrowflow.choices.threshold import locked_threshold
-from marrowflow.config import LEAKY, Protocol
+from marrowflow.config import CLASSES, LEAKY, Protocol
 from marrowflow.files import write_json, write_table
 from marrowflow.prediction_columns import PARENT
 from marrowflow.predictions import ENSEMBLE, NO_REFERENCE
@@ -32,7 +32,6 @@ from marrowflow.reporting.reporter import (
     unit_title,
 )
 from marrowflow.reporting.results import DEVELOPMENT, IndexTest
-from marrowflow.statistics.endpoints import CLASSES
 
 NO_ANSWER = ("indeterminate", "not_done")
 """Columns of the confusion table that are no class."""

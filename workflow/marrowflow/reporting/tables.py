@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from marrowflow.statistics.endpoints import CLASSES
+from marrowflow.config import CLASSES
 
 MISSING = "missing"
 PATIENTS, SURROGATES = "patients", "surrogate groups"

@@ -15,15 +15,12 @@ import pandas as pd
 from pydantic import Field
 
 from marrowflow.choices.threshold import has_own_score, locked_threshold
-from marrowflow.config import LEAKY, Accuracy, ClassName, Endpoint, Section, Unit
+from marrowflow.config import CLASSES, LEAKY, Accuracy, ClassName, Endpoint, Section, Unit
 from marrowflow.errors import UserError
 from marrowflow.predictions import ENDPOINT, PATIENT_SOURCE, SURROGATE, Predictions, nearest, same_number
 from marrowflow.statistics.cases import Units, countable
 from marrowflow.statistics.evaluation import RANKED, Evaluation, evaluate_binary, evaluate_classes
 from marrowflow.statistics.rows import Place
-
-CLASSES = "classes"
-"""Name of the endpoint that is the classification into all classes."""
 
 FEW_PATIENTS = 30
 """A class with fewer patients is warned of."""
