@@ -19,6 +19,9 @@ include: "workflow/rules/images.smk"
 include: "workflow/rules/splits.smk"
 include: "workflow/rules/learning.smk"
 include: "workflow/rules/statistics.smk"
+include: "workflow/rules/readers.smk"
+include: "workflow/rules/validation.smk"
+include: "workflow/rules/package.smk"
 include: "workflow/rules/reporting.smk"
 
 

@@ -13,22 +13,23 @@ from __future__ import annotations
 import fnmatch
 import json
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from marrowflow.config_problems import explain, not_among
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.grid import cells
-
-# Ids become folder names, wildcards and column names.
-Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-# A class name becomes a column `p_<class>`; it may hold spaces, and must not read like a missing value.
-ClassName = Annotated[str, Field(min_length=1, pattern=r"^[^\s,/].*$")]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-OpenShare = Annotated[float, Field(gt=0.0, lt=1.0)]
+from marrowflow.section import ClassName as ClassName
+from marrowflow.section import Identifier as Identifier
+from marrowflow.section import OpenShare as OpenShare
+from marrowflow.section import Section as Section
+from marrowflow.section import Share as Share
+from marrowflow.study_texts import About as About
+from marrowflow.study_texts import Texts as Texts
 
 RESERVED_TRUTHS = ("missing", "inconclusive")
 RESERVED_CLASSES = ("macro", "micro")
@@ -44,23 +45,6 @@ CLASSES = "classes"
 """Name of the classification into all classes, beside those of endpoints."""
 LEAKY = "leaky protocol — not comparable"
 """What every output of the protocol as_published bears."""
-
-
-class Section(BaseModel):
-    """A section of the configuration: unknown keys are errors, values cannot be changed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class About(Section):
-    """What the study is called, and what its readers must know before the first figure."""
-
-    key: Identifier
-    """Short name; results go to `results/<key>/`."""
-    title: str
-    """Title of the reports."""
-    notice: str = ""
-    """A sentence printed at the top of every report, such as "demo images are painted"."""
 
 
 class Endpoint(Section):
@@ -417,6 +401,38 @@ class PublishedValue(Section):
         return self
 
 
+class Subgroups(Section):
+    """Groups of patients in whom accuracy is given by itself, for variability between them (STARD 2015, item 17)."""
+
+    columns: list[str] = ["sex", "scanner", "severity"]
+    """Manifest columns whose values are groups; a column that a hospital does not have is left out there."""
+    age_bands: list[float] = [18, 40, 65]
+    """Limits between age bands in years; each band starts with its limit. Empty: no age bands."""
+    quality: bool = True
+    """Groups by image quality: the thirds of the development images' focus, applied unchanged to every hospital."""
+    min_patients: int = Field(default=10, ge=2)
+    """A group of fewer patients is named with its n, and its accuracy is suppressed."""
+
+    @field_validator("age_bands")
+    @classmethod
+    def _ascending(cls, bands: list[float]) -> list[float]:
+        if any(low >= high for low, high in pairwise(bands)) or any(b <= 0 for b in bands):
+            raise ValueError("age_bands: positive limits in ascending order, such as [18, 40, 65]")
+        return bands
+
+
+class Reader(Section):
+    """Another index test on the same patients: a haematologist, or another product."""
+
+    table: str
+    """Its answers (CSV or Parquet): a prediction table, or one with cohort, image or patient_id, and predicted."""
+    title: str = ""
+    """What the reports call it, such as "haematologist, 12 years of practice"; empty takes its key."""
+
+
+Checklist = Literal["stard", "tripod_ai", "claim"]
+
+
 class Report(Section):
     """What the reports print."""
 
@@ -425,10 +441,20 @@ class Report(Section):
     choose: Choice | None = None
     """Choose it by out-of-fold results instead: its figures are then a little too good, being the best of several, and the report says so."""
     errors_shown: int = Field(default=12, ge=0, le=60)
-    """Thumbnails of the most confident errors in each report; 0 prints no patient image."""
+    """Thumbnails of the most confident errors in each report, and as many of inconclusive cases; 0 prints no patient image."""
+    saliency: bool = True
+    """Beside each thumbnail, where the network looked (Grad-CAM), and the same for a network of random weights."""
+    require: list[Checklist] = []
+    """Checklists that must be complete: stard (STARD 2015 with STARD-AI), tripod_ai, claim. A run with a missing text then fails and names every missing key."""
+
+    @field_validator("require", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        """`require: stard` is a list of one."""
+        return [value] if isinstance(value, str) else value
 
 
-class Study(Section):
+class Study(Texts):
     """A study, whole: the file that `snakemake --configfile` reads."""
 
     study: About
@@ -459,6 +485,9 @@ class Study(Section):
     calibration: Calibration = Calibration()
     accuracy: Accuracy = Accuracy()
     report: Report = Report()
+    subgroups: Subgroups = Subgroups()
+    readers: dict[Identifier, Reader] = {}
+    """Readers and other products by name: index tests whose answers are a table, compared on the same patients."""
     published: list[PublishedValue] = []
     """Figures of the publication that the study repeats."""
     assumed: dict[str, str] = {}
@@ -487,6 +516,12 @@ class Study(Section):
     @model_validator(mode="after")
     def _names_refer(self) -> Study:
         _refuse_bad_classes(self.classes)
+        self._refuse_unknown(self.study.intended_prevalence, self.classes, "study.intended_prevalence")
+        for name in self.readers:
+            if name in self.models or name in self.ensembles:
+                raise ValueError(
+                    f"readers.{name}: a model or an ensemble has this name already; choose another"
+                )
         for name, endpoint in self.endpoints.items():
             if name in (DIAGNOSIS, CLASSES):
                 raise ValueError(

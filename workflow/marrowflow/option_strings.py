@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from marrowflow.config import DIAGNOSIS, Study
+from marrowflow.config import DIAGNOSIS, Study, Texts
 
 # Which colour recipes a model runs on decides which jobs there are, and its licence what is printed: neither what it learns.
 _OF_NO_WEIGHT = ("colours", "licence")
@@ -62,6 +62,8 @@ def derived_sections(study: Study) -> dict[str, Any]:
         # Of the report's section, what decides which index test stands first.
         "primary": study.report.model_dump(mode="json", include={"primary", "choose"}),
         "protocols": list(study.splits.protocols),
+        # The team's sentences, which the reports print.
+        "texts": study.model_dump(mode="json", include=set(Texts.model_fields)),
     }
 
 

@@ -79,6 +79,8 @@ ACCURACY = [
 # The tables of `statistics.compare`; the first index test is compared with all others, where there are any.
 COMPARISON = ["comparisons", "agreement", "agreement_counts", "warnings"]
 COMPARED = len(INDEX_TESTS) > 1
+# Tables of readers and other products by name.
+READERS = {name: reader.table for name, reader in STUDY.readers.items()}
 # What training tells of itself, for all networks of the study.
 TRAINED = [
     f"results/<study>/training/{protocol}/{test.model}/{test.colour}/{fold}/{name}"

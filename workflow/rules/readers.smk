@@ -1,0 +1,1 @@
+# Readers and other products: index tests whose answers come as a table.
