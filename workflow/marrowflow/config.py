@@ -424,10 +424,12 @@ class Subgroups(Section):
 class Reader(Section):
     """Another index test on the same patients: a haematologist, or another product."""
 
-    table: str
-    """Its answers (CSV or Parquet): a prediction table, or one with cohort, image or patient_id, and predicted."""
+    table: str | dict[Identifier, str]
+    """Its answers (CSV, TSV or Parquet): a prediction table, or one with cohort, image or patient_id, and predicted. Or a file for each cohort, {cohort: file}, so that answers for a new hospital leave the others as they were."""
     title: str = ""
     """What the reports call it, such as "haematologist, 12 years of practice"; empty takes its key."""
+    unit: Unit = "case"
+    """case: one answer an image; patient: one answer a patient."""
 
 
 Checklist = Literal["stard", "tripod_ai", "claim"]
@@ -517,7 +519,9 @@ class Study(Texts):
     def _names_refer(self) -> Study:
         _refuse_bad_classes(self.classes)
         self._refuse_unknown(self.study.intended_prevalence, self.classes, "study.intended_prevalence")
-        for name in self.readers:
+        for name, reader in self.readers.items():
+            if reader.unit not in self.units and reader.unit == "patient":
+                raise ValueError(f"readers.{name}.unit: the study counts no patients (units: {self.units})")
             if name in self.models or name in self.ensembles:
                 raise ValueError(
                     f"readers.{name}: a model or an ensemble has this name already; choose another"

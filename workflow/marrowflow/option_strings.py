@@ -28,7 +28,8 @@ def option_string(study: Study, names: Sequence[str], wildcards: Mapping[str, st
     wildcards
         The job's wildcards. ``model`` and ``colour`` add the sections ``model`` and ``recipe``: one entry of
         ``models`` and of ``colour``, so that editing one retrains that one only; ``model`` adds ``heads`` as well,
-        the outcomes that it learns together; ``protocol`` adds ``scheme`` and narrows ``splits`` to that protocol.
+        the outcomes that it learns together; ``protocol`` adds ``scheme`` and narrows ``splits`` to that protocol;
+        ``reader`` adds ``unit``, for what a reader's row answers.
     """
     whole = study.model_dump(mode="json")
     known = {**whole, **derived_sections(study)}
@@ -38,6 +39,8 @@ def option_string(study: Study, names: Sequence[str], wildcards: Mapping[str, st
         known["heads"] = heads_of(study, model)
     if "colour" in wildcards:
         known["recipe"] = whole["colour"][wildcards["colour"]]
+    if "reader" in wildcards:
+        known["unit"] = study.readers[wildcards["reader"]].unit
     if "protocol" in wildcards:
         known["scheme"] = scheme_of(study, wildcards["protocol"])
         known["splits"] = _splits_of(whole["splits"], wildcards["protocol"])
@@ -62,6 +65,8 @@ def derived_sections(study: Study) -> dict[str, Any]:
         # Of the report's section, what decides which index test stands first.
         "primary": study.report.model_dump(mode="json", include={"primary", "choose"}),
         "protocols": list(study.splits.protocols),
+        # Of the readers, what their measurement depends on: not what they are called, nor which files there are.
+        "reader_units": {name: reader.unit for name, reader in study.readers.items()},
         # The team's sentences, which the reports print.
         "texts": study.model_dump(mode="json", include=set(Texts.model_fields)),
     }

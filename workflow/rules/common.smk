@@ -79,8 +79,18 @@ ACCURACY = [
 # The tables of `statistics.compare`; the first index test is compared with all others, where there are any.
 COMPARISON = ["comparisons", "agreement", "agreement_counts", "warnings"]
 COMPARED = len(INDEX_TESTS) > 1
-# Tables of readers and other products by name.
+# Tables of readers and other products by name, and the tables of `statistics.readers`.
 READERS = {name: reader.table for name, reader in STUDY.readers.items()}
+READ = [
+    "metrics",
+    "confusion",
+    "indeterminate",
+    "roc",
+    "comparisons",
+    "agreement",
+    "agreement_counts",
+    "warnings",
+]
 # What training tells of itself, for all networks of the study.
 TRAINED = [
     f"results/<study>/training/{protocol}/{test.model}/{test.colour}/{fold}/{name}"
@@ -111,6 +121,7 @@ wildcard_constraints:
     model="|".join([*STUDY.models, *STUDY.ensembles]),
     protocol="|".join(PROTOCOLS),
     fold=r"\d+",
+    reader="|".join(READERS) or "(?!)",
 
 
 def options(*names):
@@ -124,6 +135,21 @@ def options(*names):
 def code(module):
     """Return the digest of a module and of all that it imports in the package."""
     return code_digest(module)
+
+
+def sheets_of(wildcards):
+    """Return the files with a reader's answers for a job's patients: one for all cohorts, or those of the job's."""
+    table = READERS[wildcards.reader]
+    if isinstance(table, str):
+        return [table]
+    names = DEVELOPMENT if wildcards.cohort == "development" else [wildcards.cohort]
+    return [table[name] for name in names if name in table]
+
+
+def inventories_of(wildcards):
+    """Return the inventories of a job's patients: all development cohorts', or those of one external hospital."""
+    names = DEVELOPMENT if wildcards.cohort == "development" else [wildcards.cohort]
+    return collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=names)
 
 
 def training_threads(wildcards):

@@ -5,6 +5,7 @@ rule paint_hospital:
     """Paint the smears of one demo hospital."""
     output:
         manifest="resources/demo/{cohort}/manifest.csv",
+        readers=collect("resources/demo/{{cohort}}/{reader}.csv", reader=["consultant", "resident"]),
     log:
         "results/<study>/logs/paint_hospital/{cohort}.log",
     benchmark:

@@ -26,6 +26,9 @@ from marrowflow.files import write_table
 
 Picture = NDArray[np.uint8]
 
+# Share of patients whose diagnosis a painted reader misses, and of those for whom there is no clear answer.
+READERS = {"consultant": (0.08, 0.05), "resident": (0.25, 0.05)}
+
 _FIRST_DAY = datetime.date(2023, 1, 9)
 _BURDENS = ((0.35, "low"), (0.65, "intermediate"), (1.0, "high"))
 
@@ -56,7 +59,7 @@ class _File:
 
 
 def paint_hospital(hospital: Hospital, out: Path) -> pd.DataFrame:
-    """Write ``out/images/*`` and, last, ``out/manifest.csv``; return the manifest.
+    """Write ``out/images/*``, the readers' ``out/<reader>.csv`` and, last, ``out/manifest.csv``; return the manifest.
 
     Parameters
     ----------
@@ -77,6 +80,8 @@ def paint_hospital(hospital: Hospital, out: Path) -> pd.DataFrame:
     for file in progress(files, f"paint {hospital.name}", unit="images"):
         (out / file.row["image"]).write_bytes(_encoded(file, hospital))
     table = pd.DataFrame([file.row for file in files])
+    for reader in READERS:
+        write_table(out / f"{reader}.csv", _read(hospital, reader, files))
     write_table(manifest, table)
     return table
 
@@ -169,6 +174,30 @@ def _patients(files: list[_File], label: str) -> list[list[_File]]:
         if file.patient.label == label:
             of_patient.setdefault(file.row["patient_id"], []).append(file)
     return list(of_patient.values())
+
+
+# --- who has read the smears -------------------------------------------------------------------------
+
+
+def _read(hospital: Hospital, reader: str, files: list[_File]) -> pd.DataFrame:
+    """Return what a painted haematologist said of each patient; every picture of one was painted for one diagnosis."""
+    missed, unclear = READERS[reader]
+    rows = []
+    for patient_id, file in {file.row["patient_id"]: file for file in files}.items():
+        rng = _generator(hospital.name, reader, patient_id)
+        chance, others = rng.random(), [label for label in CLASSES if label != file.patient.label]
+        said = str(rng.choice(others)) if chance < missed else file.patient.label
+        no_answer = missed <= chance < missed + unclear
+        rows.append(
+            {
+                "cohort": hospital.name,
+                "patient_id": patient_id,
+                "predicted": "" if no_answer else said,
+                "status": "indeterminate" if no_answer else "ok",
+                "reason": "cells too damaged to tell" if no_answer else "",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 # --- a picture's bytes -----------------------------------------------------------------------------
