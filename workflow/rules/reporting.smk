@@ -1,3 +1,33 @@
+rule audit_figures:
+    """Check the arithmetic of all accuracy tables before any of them is reported; a finding stops the run."""
+    input:
+        accuracy=collect(
+            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/{table}.csv",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+            cohort=["development", *EXTERNAL],
+            table=["metrics", "confusion"],
+        ),
+    output:
+        audit="results/<study>/audit.json",
+    log:
+        "results/<study>/logs/audit_figures.log",
+    benchmark:
+        "results/<study>/benchmarks/audit_figures.tsv"
+    localrule: True
+    conda:
+        "../../envs/audit_figures.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("reporting.audit"),
+        folder=f"results/{STUDY.study.key}/accuracy",
+    shell:
+        "python -m marrowflow reporting.audit --accuracy {params.folder:q} --out {output.audit:q} 2> {log:q}"
+
+
 rule report_cohort:
     """Write one external hospital's validation report."""
     input:
