@@ -7,6 +7,7 @@ rule correct_cohort:
         pixels="results/<study>/images/{cohort}/{colour}/pixels.npy",
         index="results/<study>/images/{cohort}/{colour}/index.parquet",
         store="results/<study>/images/{cohort}/{colour}/store.json",
+        appearance="results/<study>/images/{cohort}/{colour}/appearance.parquet",
     log:
         "results/<study>/logs/correct_cohort/{cohort}/{colour}.log",
     benchmark:

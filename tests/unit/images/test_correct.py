@@ -15,6 +15,7 @@ from marrowflow.__main__ import main as run
 from marrowflow.config import ColourRecipe, Images
 from marrowflow.errors import UserError
 from marrowflow.images import correct as step
+from marrowflow.images.appearance import APPEARANCE_COLUMNS, appearance
 from marrowflow.images.correct import Options, correct_cohort
 from marrowflow.images.store import open_store
 
@@ -53,6 +54,16 @@ def test_packs_included_images_in_the_inventorys_order(cohort, tmp_path):
     np.testing.assert_array_equal(store.pixels, [picture(i)[:, 5:35] for i in (5, 4, 3, 1, 0)])
 
 
+def test_the_stored_pixels_are_described_in_the_stores_order(cohort, tmp_path):
+    inventory, folder = cohort
+    correct_cohort(inventory.iloc[::-1], folder, tmp_path / "out", OPTIONS, threads=3)
+    store, table = open_store(tmp_path / "out"), pd.read_parquet(tmp_path / "out" / "appearance.parquet")
+    assert table["case_id"].tolist() == store.index["case_id"].tolist()
+    expected = np.array([appearance(image) for image in store.pixels])
+    np.testing.assert_array_equal(table[list(APPEARANCE_COLUMNS)], expected)
+    assert table["L_mean"].nunique() == 5
+
+
 def test_number_of_threads_leaves_no_trace(cohort, tmp_path):
     inventory, folder = cohort
     stores = []
@@ -60,7 +71,7 @@ def test_number_of_threads_leaves_no_trace(cohort, tmp_path):
         out = tmp_path / str(threads)
         correct_cohort(inventory, folder, out, OPTIONS, threads)
         stores.append({p.name: p.read_bytes() for p in out.iterdir()})
-    assert set(stores[0]) == {"pixels.npy", "index.parquet", "store.json"}
+    assert set(stores[0]) == {"pixels.npy", "index.parquet", "store.json", "appearance.parquet"}
     assert stores[0] == stores[1] == stores[2]
 
 

@@ -2,7 +2,9 @@
 
 Reads the included rows of an inventory, decodes each file, crops it where the recipe says so, corrects
 its colour, makes it square and writes a store (see `marrowflow.images.store`). Only pixels travel: no
-file name but the case's, no EXIF. The store's bytes do not depend on the number of threads.
+file name but the case's, no EXIF. Beside the store lies ``appearance.parquet``, mean and deviation of each stored
+image's colour (see `marrowflow.images.appearance`), which no network reads. The bytes do not depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from marrowflow.cli import existing_file, progress, step_parser
 from marrowflow.cohorts.decode import Unreadable, decode
 from marrowflow.config import ColourRecipe, Images, Section, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import sha256_of
+from marrowflow.files import sha256_of, write_table
+from marrowflow.images.appearance import APPEARANCE, APPEARANCE_COLUMNS, appearance, appearance_table
 from marrowflow.images.colour import correct
 from marrowflow.images.store import StoreWriter
 
@@ -61,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
 def correct_cohort(
     inventory: pd.DataFrame, folder: Path, out: Path, options: Options, threads: int = 1
 ) -> None:
-    """Write the store of a cohort's included images, in the inventory's order.
+    """Write the store of a cohort's included images, and how they look, in the inventory's order.
 
     Parameters
     ----------
@@ -90,18 +93,21 @@ def correct_cohort(
     # The pool's threads are the only ones: OpenCV's own would fight with them.
     cv2.setNumThreads(1)
 
-    def work(case: tuple[str, str]) -> tuple[np.ndarray, str]:
+    def work(case: tuple[str, str]) -> tuple[np.ndarray, str, np.ndarray]:
         pixels = _read(folder / case[0], case[1])
-        return correct(pixels, options.recipe, options.images.size, options.images.fit)
+        stored, flag = correct(pixels, options.recipe, options.images.size, options.images.fit)
+        return stored, flag, appearance(stored)
 
     cases = list(zip(included["image"], included["sha256"], strict=True))
     flags: dict[str, int] = {}
+    looks = np.empty((len(cases), len(APPEARANCE_COLUMNS)))
     with StoreWriter(out, list(included["case_id"]), options.images.size, _about(options)) as writer:
         results = _in_order(work, cases, threads)
-        for row, (image, flag) in enumerate(progress(results, "correct", len(cases), "images")):
+        for row, (image, flag, looks[row]) in enumerate(progress(results, "correct", len(cases), "images")):
             writer.put(row, image, flag)
             if flag:
                 flags[flag] = flags.get(flag, 0) + 1
+    write_table(out / APPEARANCE, appearance_table(list(included["case_id"]), looks))
     log.info("%d images packed at %d pixels: %s", len(cases), options.images.size, out)
     for flag, count in sorted(flags.items()):
         log.warning("%d of %d images could not be treated by the whole recipe: %s", count, len(cases), flag)
