@@ -111,6 +111,7 @@ rule lock_choices:
             labels={"model": "{model}", "colour": "{colour}", "protocol": "{protocol}"},
         ),
         predictions="results/<study>/predictions/{protocol}/{model}/{colour}/development/predictions.parquet",
+        uncalibrated="results/<study>/predictions/{protocol}/{model}/{colour}/development/uncalibrated.parquet",
     log:
         "results/<study>/logs/lock_choices/{protocol}/{model}/{colour}.log",
     benchmark:
@@ -127,7 +128,7 @@ rule lock_choices:
     shell:
         "python -m marrowflow learning.lock --options {params.options:q} --raw {input.raw:q}"
         " --index-test {wildcards.model}-{wildcards.colour} --protocol {wildcards.protocol}"
-        " --out {output.lock:q} --predictions {output.predictions:q} 2> {log:q}"
+        " --out {output.lock:q} --predictions {output.predictions:q} --uncalibrated {output.uncalibrated:q} 2> {log:q}"
 
 
 rule predict_external:
@@ -174,6 +175,7 @@ rule apply_lock:
         lock="results/<study>/locked/{protocol}/{model}/{colour}/threshold.json",
     output:
         predictions="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/predictions.parquet",
+        uncalibrated="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/uncalibrated.parquet",
     log:
         "results/<study>/logs/apply_lock/{protocol}/{model}/{colour}/{cohort}.log",
     benchmark:
@@ -192,4 +194,66 @@ rule apply_lock:
     shell:
         "python -m marrowflow learning.combine --options {params.options:q} --tables {input.tables:q}"
         " --lock {input.lock:q} --index-test {wildcards.model}-{wildcards.colour}"
-        " --out {output.predictions:q} 2> {log:q}"
+        " --out {output.predictions:q} --uncalibrated {output.uncalibrated:q} 2> {log:q}"
+
+
+rule explain_cohort:
+    """Show where the networks looked in the cases that the reports print, beside networks of random weights."""
+    input:
+        primary="results/<study>/locked/primary.json",
+        predictions=collect(
+            "results/<study>/predictions/{{protocol}}/{test.model}/{test.colour}/{{cohort}}/predictions.parquet",
+            test=INDEX_TESTS,
+        ),
+        locks=collect(
+            "results/<study>/locked/{{protocol}}/{test.model}/{test.colour}/threshold.json", test=INDEX_TESTS
+        ),
+        folds="results/<study>/splits/{protocol}/folds.parquet",
+        models=folds_of(
+            collect(
+                "results/<study>/training/{{protocol}}/{test.model}/{test.colour}/{{fold}}/model.safetensors",
+                test=NETWORKS,
+            )
+        ),
+        stores=collect(
+            "results/<study>/images/{hospital}/{colour}/{part}",
+            hospital=lookup(
+                dpath="{cohort}", within={"development": DEVELOPMENT, **{name: name for name in EXTERNAL}}
+            ),
+            colour=STUDY.colour,
+            part=STORE,
+        ),
+        pixels=ancient(
+            collect(
+                "results/<study>/images/{hospital}/{colour}/pixels.npy",
+                hospital=lookup(
+                    dpath="{cohort}",
+                    within={"development": DEVELOPMENT, **{name: name for name in EXTERNAL}},
+                ),
+                colour=STUDY.colour,
+            )
+        ),
+    output:
+        cases="results/<study>/explanations/{protocol}/{cohort}/cases.csv",
+        maps=directory("results/<study>/explanations/{protocol}/{cohort}/maps"),
+    log:
+        "results/<study>/logs/explain_cohort/{protocol}/{cohort}.log",
+    benchmark:
+        "results/<study>/benchmarks/explain_cohort/{protocol}/{cohort}.tsv"
+    wildcard_constraints:
+        cohort="|".join(["development", *EXTERNAL]),
+    conda:
+        "../../envs/explain_cohort.yaml"
+    threads: max(model.training.threads for model in STUDY.models.values())
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=120,
+    params:
+        code=code("learning.explain"),
+        options=options("classes", "endpoints", "errors_shown", "members", "threads", "units"),
+        folder=subpath(output.cases, parent=True),
+    shell:
+        "python -m marrowflow learning.explain --options {params.options:q} --primary {input.primary:q}"
+        " --predictions {input.predictions:q} --locks {input.locks:q} --folds {input.folds:q}"
+        " --models {input.models:q} --stores {input.stores:q} --out {params.folder:q} 2> {log:q}"

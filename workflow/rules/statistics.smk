@@ -2,6 +2,7 @@ rule measure_accuracy:
     """Point estimates and clustered intervals for one index test and one set of patients."""
     input:
         predictions="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/predictions.parquet",
+        uncalibrated="results/<study>/predictions/{protocol}/{model}/{colour}/{cohort}/uncalibrated.parquet",
         lock="results/<study>/locked/{protocol}/{model}/{colour}/threshold.json",
     output:
         metrics=report(
@@ -28,6 +29,8 @@ rule measure_accuracy:
         decision="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/decision.csv",
         differential="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/differential.csv",
         warnings="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/warnings.csv",
+        calibration_uncalibrated="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/calibration_uncalibrated.csv",
+        calibration_measures_uncalibrated="results/<study>/accuracy/{protocol}/{model}/{colour}/{cohort}/calibration_measures_uncalibrated.csv",
     log:
         "results/<study>/logs/measure_accuracy/{protocol}/{model}/{colour}/{cohort}.log",
     benchmark:
@@ -44,7 +47,7 @@ rule measure_accuracy:
         folder=subpath(output.metrics, parent=True),
     shell:
         "python -m marrowflow statistics.accuracy --options {params.options:q} --predictions {input.predictions:q}"
-        " --lock {input.lock:q} --out {params.folder:q} 2> {log:q}"
+        " --uncalibrated {input.uncalibrated:q} --lock {input.lock:q} --out {params.folder:q} 2> {log:q}"
 
 
 rule choose_primary:
@@ -148,3 +151,87 @@ rule compare_protocols:
     shell:
         "python -m marrowflow splits.optimism --published {input.published:q} --sound {input.sound:q}"
         " --out {output.table:q} 2> {log:q}"
+
+
+rule measure_subgroups:
+    """Accuracy of the index test that is reported first, in subgroups of one set of patients."""
+    input:
+        predictions=collect(
+            "results/<study>/predictions/{{protocol}}/{test.model}/{test.colour}/{{cohort}}/predictions.parquet",
+            test=INDEX_TESTS,
+        ),
+        locks=collect(
+            "results/<study>/locked/{{protocol}}/{test.model}/{test.colour}/threshold.json", test=INDEX_TESTS
+        ),
+        primary="results/<study>/locked/primary.json",
+        inventories=branch(
+            evaluate("{cohort} == 'development'"),
+            then=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=DEVELOPMENT),
+            otherwise="results/<study>/cohorts/{cohort}/inventory.parquet",
+        ),
+        # Whose focus says what a low quality is, at every hospital.
+        development=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=DEVELOPMENT),
+    output:
+        table=report(
+            "results/<study>/subgroups/{protocol}/{cohort}/subgroups.csv",
+            caption="../report/subgroups.rst",
+            category="Subgroups",
+            labels={"cohort": "{cohort}", "protocol": "{protocol}"},
+        ),
+    log:
+        "results/<study>/logs/measure_subgroups/{protocol}/{cohort}.log",
+    benchmark:
+        "results/<study>/benchmarks/measure_subgroups/{protocol}/{cohort}.tsv"
+    wildcard_constraints:
+        cohort="|".join(["development", *EXTERNAL]),
+    conda:
+        "../../envs/measure_subgroups.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("statistics.subgroups"),
+        options=options("accuracy", "classes", "endpoints", "subgroups", "units"),
+        folder=subpath(output.table, parent=True),
+    shell:
+        "python -m marrowflow statistics.subgroups --options {params.options:q} --predictions {input.predictions:q}"
+        " --lock {input.locks:q} --primary {input.primary:q} --inventories {input.inventories:q}"
+        " --development {input.development:q} --out {params.folder:q} 2> {log:q}"
+
+
+rule pool_hospitals:
+    """Random-effects summary of the external hospitals' accuracy, by the index test that is reported first."""
+    input:
+        metrics=collect(
+            "results/<study>/accuracy/{{protocol}}/{test.model}/{test.colour}/{cohort}/metrics.csv",
+            test=INDEX_TESTS,
+            cohort=["development", *EXTERNAL],
+        ),
+        primary="results/<study>/locked/primary.json",
+    output:
+        table=report(
+            "results/<study>/pooled/{protocol}/pooled.csv",
+            caption="../report/pooled.rst",
+            category="Accuracy",
+            labels={"table": "hospitals together", "protocol": "{protocol}"},
+        ),
+    log:
+        "results/<study>/logs/pool_hospitals/{protocol}.log",
+    benchmark:
+        "results/<study>/benchmarks/pool_hospitals/{protocol}.tsv"
+    localrule: True
+    conda:
+        "../../envs/pool_hospitals.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("statistics.pooled"),
+        options=options("accuracy", "units"),
+        accuracy=f"results/{STUDY.study.key}/accuracy/{{protocol}}",
+        cohorts=EXTERNAL,
+    shell:
+        "python -m marrowflow statistics.pooled --options {params.options:q} --primary {input.primary:q}"
+        " --accuracy {params.accuracy:q} --cohorts {params.cohorts:q} --out {output.table:q} 2> {log:q}"

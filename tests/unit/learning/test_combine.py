@@ -145,7 +145,11 @@ def test_the_step_as_it_is_run(tmp_path: Path, kind: str) -> None:
         rows.assign(fold=-1, partition="external").to_parquet(path)
     (tmp_path / "threshold.json").write_text(json.dumps(lock(kind)))
     out = tmp_path / "predictions.parquet"
-    main([*shared, *map(str, external), "--lock", str(tmp_path / "threshold.json"), "--out", str(out)])
+    before = tmp_path / "uncalibrated.parquet"
+    main(
+        [*shared, *map(str, external), "--lock", str(tmp_path / "threshold.json"), "--out", str(out),
+         "--uncalibrated", str(before)]
+    )  # fmt: skip
     done = read_predictions(out, CLASSES).table
     mean = np.array([[0.7, 0.3], [0.4, 0.6], [0.3, 0.7]])
     expected = softmax(np.log(mean) / 2, axis=1)
@@ -156,6 +160,13 @@ def test_the_step_as_it_is_run(tmp_path: Path, kind: str) -> None:
     np.testing.assert_allclose(done["endpoint_aml"], expit(logit([0.2, 0.4, 0.6]) / 4), rtol=1e-9)
     assert done["predicted"].tolist() == [CLASSES[i] for i in mean.argmax(axis=1)]
     assert set(done["index_test"]) == {"both-raw"}
+    own = read_predictions(before, CLASSES).table
+    np.testing.assert_allclose(own[["p_ill", "p_well"]], mean, rtol=1e-9)
+    np.testing.assert_allclose(own["endpoint_aml"], [0.2, 0.4, 0.6], rtol=1e-9)
+    rest = ["case_id", "truth", "predicted", "index_test"]
+    assert own[rest].equals(done[rest])
+    with pytest.raises(UserError, match="--uncalibrated goes with --lock"):
+        main([*shared, *map(str, paths), "--out", str(out), "--uncalibrated", str(before)])
 
     with pytest.raises(UserError, match="names a table twice"):
         main([*shared, str(paths[0]), str(paths[0]), "--out", str(tmp_path / "twice.parquet")])

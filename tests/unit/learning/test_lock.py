@@ -13,10 +13,10 @@ from scipy.special import expit, logit, softmax
 from sklearn.metrics import log_loss as sk_log_loss
 from sklearn.metrics import roc_curve
 
-from marrowflow.choices.calibration import finished
+from marrowflow.choices.calibration import finished, uncalibrated
 from marrowflow.choices.threshold import digest_of, read_lock
 from marrowflow.errors import UserError
-from marrowflow.learning.lock import Options, lock_choices, main
+from marrowflow.learning.lock import Options, lock_choices, main, uncalibrated_predictions
 from marrowflow.predictions import check_predictions
 
 CLASSES = ["ill", "well"]
@@ -363,3 +363,49 @@ def test_a_lock_of_something_else_is_refused() -> None:
     # Sure one-vs-rest networks may sum to 1.
     lock["calibration"]["kind"] = "one_vs_rest"
     assert len(finished(raw, lock, THREE)) == 100
+
+
+@pytest.mark.parametrize("head", ["softmax", "one_vs_rest"])
+def test_before_calibration_the_same_rows_have_the_networks_own_probabilities(head: str) -> None:
+    folds = [three_classes(60, seed, seed, head) for seed in range(3)]
+    unlabelled = three_classes(4, 9, -1, head).assign(partition="unlabelled", truth="missing")
+    raw = pd.concat([*folds[::-1], unlabelled], ignore_index=True)
+    _, after = lock_choices(raw, three_options(), "t", "sound")
+    before = uncalibrated_predictions(raw.assign(predicted=""), three_options(), "t")
+    numbers = [*(f"p_{name}" for name in THREE), "endpoint_mds"]
+    assert list(before.columns) == list(after.columns)
+    rest = [c for c in before if c not in numbers]
+    pd.testing.assert_frame_equal(before[rest], after[rest])
+    pd.testing.assert_frame_equal(before[numbers], raw[numbers])
+    assert (before[numbers] - after[numbers]).abs().min(axis=1).max() > 1e-3
+
+
+def test_repeats_before_calibration_are_averaged_as_they_are_after() -> None:
+    tested = rows([0.2, 0.9], ["ill", "well"], fold=0, first=50)
+    again = rows([0.4], ["ill"], fold=1, first=50)
+    raw = pd.concat([rows(SCORES, TRUTHS, "validation"), tested, again], ignore_index=True)
+    choices = options(scheme="monte_carlo", units=["case"], calibration={"method": "temperature"})
+    before = uncalibrated_predictions(raw, choices, "t")
+    assert before.set_index("case_id")["p_ill"].to_dict() == pytest.approx({"a/50": 0.3, "a/51": 0.9})
+    assert before["case_id"].tolist() == lock_choices(raw, choices, "t", "sound")[1]["case_id"].tolist()
+
+
+def test_the_step_writes_both_tables_and_the_lock_leads_from_one_to_the_other(tmp_path: Path) -> None:
+    three_classes(60, 0, 0).assign(fold=[0, 1] * 30).to_parquet(tmp_path / "raw.parquet")
+    written = {name: str(tmp_path / name) for name in ("lock.json", "after.parquet", "before.parquet")}
+    main(
+        ["--options", three_options().model_dump_json(), "--raw", str(tmp_path / "raw.parquet"), "--index-test", "t",
+         "--protocol", "sound", "--out", written["lock.json"], "--predictions", written["after.parquet"],
+         "--uncalibrated", written["before.parquet"]]
+    )  # fmt: skip
+    lock = read_lock(tmp_path / "lock.json")
+    before, after = (pd.read_parquet(written[f"{name}.parquet"]) for name in ("before", "after"))
+    assert before["case_id"].equals(after["case_id"]) and not before["p_MDS"].equals(after["p_MDS"])
+    # The locked temperature leads from the one table of a hospital to the other.
+    external = three_classes(10, 5, -1).assign(partition="external", predicted="")
+    own = uncalibrated(external, THREE)
+    columns = [f"p_{name}" for name in THREE]
+    p = own[columns].to_numpy() ** (1 / lock["calibration"]["temperature"])
+    expected = p / p.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(finished(external, lock, THREE)[columns], expected, rtol=1e-9)
+    assert own["predicted"].tolist() == finished(external, lock, THREE)["predicted"].tolist()

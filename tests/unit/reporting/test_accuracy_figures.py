@@ -67,6 +67,7 @@ def tables(name: str = "") -> dict[str, pd.DataFrame]:
         ),
         "pr.csv": here(pd.DataFrame({"recall": [1.0, 0.0], "precision": [0.75, 1.0]}), name),
         "calibration.csv": here(pd.DataFrame(bins), name),
+        "calibration_uncalibrated.csv": here(pd.DataFrame(bins | {"mean_predicted": [0.95]}), name),
         "calibration_measures.csv": pd.concat(
             [ruined.assign(scores="recalibrated_out_of_fold"), slope.assign(scores="as_given")]
         ),
@@ -143,6 +144,18 @@ def test_calibration_prints_the_slope_of_the_scores_as_given(drawn: dict[str, Dr
     assert "predicted 0.700, observed 0.750 (0.600 to 0.850)" in drawn["calibration"].alternative
 
 
+def test_the_curve_before_calibration_lies_behind_the_calibrated_one(drawn: dict[str, Drawing]) -> None:
+    axes = drawn["calibration"].canvas.axes[0]
+    _, before, after = axes.lines
+    assert before.get_xydata().tolist() == [[0.95, 0.75]] and after.get_xydata().tolist() == [[0.7, 0.75]]
+    assert before.get_linestyle() == "--" and before.get_zorder() < after.get_zorder()
+    assert "before calibration" in words_of(drawn["calibration"].canvas)
+    assert "before calibration predicted 0.950, observed 0.750" in drawn["calibration"].alternative
+    nothing = tables() | {"calibration_uncalibrated.csv": tables()["calibration_uncalibrated.csv"].iloc[:0]}
+    alone = {made.kind: made for made in endpoint_drawings(asked(nothing))}["calibration"]
+    assert len(alone.canvas.axes[0].lines) == 2 and "before calibration" not in words_of(alone.canvas)
+
+
 def test_decision_and_predictive_values_are_the_tables(drawn: dict[str, Drawing]) -> None:
     _, everybody, model = drawn["decision"].canvas.axes[0].lines
     assert model.get_xydata().tolist() == [[0.1, 0.6], [0.5, 0.4], [0.9, 0.0]]
@@ -163,9 +176,16 @@ def test_a_table_that_is_not_there_costs_its_figure_and_says_so(name: str, how: 
     files = {k: v for k, v in files.items() if k != name} | ({} if how == "absent" else {name: empty[how]})
     lacking = asked(files)
     made = [drawing.kind for drawing in endpoint_drawings(lacking)]
-    kept = {"roc_band.csv", "score_histogram.csv", "calibration_measures.csv"}  # parts of a figure
+    kept = {  # parts of a figure
+        "roc_band.csv",
+        "score_histogram.csv",
+        "calibration_measures.csv",
+        "calibration_uncalibrated.csv",
+    }
     assert len(made) == (5 if name in kept else 4)
-    assert lacking.lost == [f"missing: {name} has no rows for AML, per patient"]
+    # Without rows in that one nothing was calibrated, and nothing is missing.
+    nothing = name == "calibration_uncalibrated.csv" and how != "absent"
+    assert lacking.lost == ([] if nothing else [f"missing: {name} has no rows for AML, per patient"])
 
 
 def test_undefined_numbers_are_left_out_with_a_reason() -> None:

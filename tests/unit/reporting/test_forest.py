@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from figure_checks import crowded, words_of
 
-from marrowflow.reporting.forest import Estimate, forest
+from marrowflow.reporting.forest import Estimate, Summary, forest
 
 NAN = float("nan")
 LONG = "Universitätsklinikum Carl Gustav Carus an der Technischen Universität Dresden"
@@ -79,3 +79,31 @@ def test_twenty_five_rows_do_not_overlap_on_a_phone(leaky: bool) -> None:
     assert not crowded(canvas)
     assert canvas.get_figwidth() * 72 == 358
     assert words_of(canvas).count("0.857") == 24 and words_of(canvas).count("two are needed") == 8
+
+
+def test_a_summary_is_a_diamond_through_the_limits_of_another_hospital() -> None:
+    rows = [
+        Estimate("B", "18/20", "0.9 (0.7 to 0.97)", 0.9, 0.7, 0.97),
+        Summary("3 hospitals", "n = 113", "0.8 (0.6 to 0.9)", 0.8, 0.6, 0.9, predicted=(0.35, 0.98)),
+    ]
+    axes = forest({"External hospitals": rows}, "Sensitivity", "").axes[0]
+    *_, bar = axes.lines
+    assert bar.get_xdata().tolist() == [0.35, 0.98]
+    (diamond,) = [
+        p
+        for p in axes.patches
+        if len(p.get_xy()) == 5 and p.get_xy()[:, 0].tolist() == [0.6, 0.8, 0.9, 0.8, 0.6]
+    ]
+    heights = diamond.get_xy()[:4, 1]
+    assert heights[0] == heights[2] == bar.get_ydata()[0] and heights[1] < heights[0] < heights[3]
+    # The scale holds the limits of another hospital, too.
+    assert axes.get_xlim() == pytest.approx((0.3 - 0.014, 1.0 + 0.014))
+
+
+def test_a_level_stands_beside_the_marks_only() -> None:
+    rows = [Estimate("B", "n = 9", "0.8", 0.8, 0.7, 0.9), Estimate("C", "n = 3", "suppressed", NAN, NAN, NAN)]
+    axes = forest({"Sex": rows}, "Subgroups", "", level=0.77).axes[0]
+    levels = [line for line in axes.lines if set(line.get_xdata()) == {0.77}]
+    assert len(levels) == 1
+    texts = sorted(t.get_position()[1] for t in axes.texts if t.get_text() == "0.8")
+    assert min(levels[0].get_ydata()) > texts[0]

@@ -237,6 +237,60 @@ def test_calibration_as_given_and_recalibrated_stand_side_by_side() -> None:
     assert made.header[1:] == ["as given (95% interval)", "recalibrated out of fold (95% interval)"]
 
 
+BEFORE = "calibration_measures_uncalibrated.csv"
+CURVE = "endpoint,unit,class,bin,n,mean_predicted,observed,low,high\n"
+
+
+def test_before_and_after_the_locked_calibration_stand_side_by_side() -> None:
+    files = {
+        "calibration_measures.csv": MEASURE
+        + ",scores\n"
+        + "".join(
+            calibrated("leukaemia", "", "as_given") + calibrated("leukaemia", "", "recalibrated_out_of_fold")
+        ),
+        BEFORE: MEASURE + ",scores\n" + "".join(calibrated("leukaemia", "", "uncalibrated", "0.4,,,none")),
+        "calibration_uncalibrated.csv": CURVE + "leukaemia,patient,,1,25,0.7,0.6,0.4,0.8\n",
+    }
+    told = (
+        'leukaemia,calibration_slope,,patient,"150 of 2000 replicates are undefined, before calibration"\n'
+        "leukaemia,calibration_intercept,,patient,something of the calibrated ones\n"
+        'leukaemia,observed_expected,,patient,"undefined in this sample, before calibration"\n'
+    ) + BIASED.format("leukaemia")
+    one = beside(files, warnings=told)
+    (made,) = measures.calibration(one)
+    assert isinstance(made, Table) and one.asked.lost == []
+    assert set(made.sources) == {BEFORE, "calibration_measures.csv"}
+    assert made.header[1:] == [
+        "before calibration (95% interval)",
+        "calibrated (95% interval)",
+        "recalibrated out of fold (95% interval)",
+    ]
+    assert cells(made)["slope"] == [f"0.400 ({NONE})", f"0.800 (0.500{TO}1.100)", f"0.800 (0.500{TO}1.100)"]
+    words = " ".join(made.notes)
+    assert "Nothing was refitted." in words and "its interval, calibrated, stands with the metrics" in words
+    assert "Before calibration, slope: 150 of 2000 replicates are undefined." in made.notes
+    assert (
+        "Calibrated and recalibrated out of fold, intercept: something of the calibrated ones." in made.notes
+    )
+    assert "Before calibration, observed / expected: undefined in this sample." in made.notes
+    assert not any("sample, before calibration" in note for note in made.notes)
+    # Said of all, and so once.
+    assert "Expected calibration error, Brier: reliability, Brier: resolution: biased upwards." in made.notes
+
+
+def test_where_nothing_is_calibrated_the_table_says_so() -> None:
+    files = {
+        "calibration_measures.csv": MEASURE + ",scores\n" + "".join(calibrated("leukaemia", "", "as_given")),
+        BEFORE: MEASURE + ",scores\n",
+        "calibration_uncalibrated.csv": CURVE,
+    }
+    one = beside(files)
+    (made,) = measures.calibration(one)
+    assert isinstance(made, Table) and one.asked.lost == []
+    assert made.header[1:] == ["as given (95% interval)"]
+    assert "The study calibrates nothing: as given, probabilities are the networks’ own." in made.notes
+
+
 def test_what_could_not_be_recalibrated_has_no_column_and_is_named() -> None:
     why = "no recalibration: outside some fold of patients the scores separate the classes"
     one = beside(

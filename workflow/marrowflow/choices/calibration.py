@@ -109,6 +109,14 @@ def rescaled(table: pd.DataFrame, scale: Scale, classes: Sequence[str]) -> pd.Da
     return table
 
 
+def uncalibrated(raw: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """Return raw predictions as they are, with ``predicted`` as in `rescaled`: what calibration is shown beside.
+
+    Rows, their order and ``predicted`` are those of the calibrated table; no cut-off belongs to these probabilities.
+    """
+    return rescaled(raw, Scale(kind_of(raw, classes), None, dict.fromkeys(heads_of(raw))), classes)
+
+
 def finished(raw: pd.DataFrame, lock: dict[str, Any], classes: Sequence[str]) -> pd.DataFrame:
     """Apply a lock to raw predictions of other hospitals; nothing is fitted.
 

@@ -7,9 +7,10 @@ averages raw out-of-fold tables of development cases, for ``learning.lock`` to m
 answers by networks that did not see the case, row by row of the same folds.
 
     … --tables A/raw.parquet [B/raw.parquet] --lock threshold.json --index-test NAME --out predictions.parquet
+        [--uncalibrated uncalibrated.parquet]
 
-averages raw tables of an external hospital, applies the index test's own lock to the mean and writes the final table. A
-network is the mean of one: itself.
+averages raw tables of an external hospital, applies the index test's own lock to the mean and writes the final table, and
+beside it the same table before calibration. A network is the mean of one: itself.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from marrowflow.choices.calibration import ROW, finished, heads_of, kind_of, refuse_repeats
+from marrowflow.choices.calibration import ROW, finished, heads_of, kind_of, refuse_repeats, uncalibrated
 from marrowflow.choices.threshold import read_lock
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import ClassName, Section, read_options
@@ -157,13 +158,22 @@ def main(argv: Sequence[str]) -> None:
         "--lock", type=existing_file, help="the index test's own threshold.json, to apply to external cases"
     )
     parser.add_argument("--out", type=Path, required=True, help="table to write")
+    parser.add_argument(
+        "--uncalibrated", type=Path, help="with --lock: the same table before calibration, to write as well"
+    )
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
     members = {str(path): pd.read_parquet(path) for path in args.tables}
     if len(members) < len(args.tables):
         raise UserError("--tables names a table twice: it would weigh twice; name each once")
+    if args.uncalibrated and args.lock is None:
+        raise UserError(
+            "--uncalibrated goes with --lock: what is written without a lock is uncalibrated itself"
+        )
     raw = combine(members, options.classes, args.index_test)
     if args.lock is None:
         write_table(args.out, raw)
     else:
         write_predictions(args.out, finished(raw, read_lock(args.lock), options.classes), options.classes)
+        if args.uncalibrated:
+            write_predictions(args.uncalibrated, uncalibrated(raw, options.classes), options.classes)

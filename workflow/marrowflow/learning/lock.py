@@ -7,6 +7,7 @@ must stay untouched, and validation rows are fitted on (their mean, where a case
 Development probabilities are calibrated honestly: with k folds those of a fold by the temperature
 fitted on the other folds. The temperature that is locked, for use on other hospitals, is fitted on all.
 Cut-offs are fitted on the same calibrated probabilities that the table of development predictions shows.
+Beside them stand, where ``--uncalibrated`` asks for it, the same rows with the networks' own probabilities.
 The lock says on what each was fitted, or null where it was not; and which networks answer for whom: a
 development case is answered by networks that did not see it, an external one by all of them.
 
@@ -25,7 +26,15 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from marrowflow.choices.calibration import Scale, fit_scale, heads_of, kind_of, refuse_repeats, rescaled
+from marrowflow.choices.calibration import (
+    Scale,
+    fit_scale,
+    heads_of,
+    kind_of,
+    refuse_repeats,
+    rescaled,
+    uncalibrated,
+)
 from marrowflow.choices.threshold import digest_of, fit_threshold
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import (
@@ -90,15 +99,9 @@ def lock_choices(
     """
     refuse_repeats(raw, "--raw")
     heads = _heads(raw, options)
-    columns = [*(PROBABILITY + name for name in options.classes), *(ENDPOINT + name for name in heads)]
-    test_rows = raw[raw["partition"] == "test"]
-    repeated = test_rows["case_id"].duplicated().any()
-    tested = _one_row_a_case(test_rows, columns)
-    fitting = (
-        tested
-        if options.scheme == "kfold"
-        else _one_row_a_case(raw[raw["partition"] == "validation"], columns)
-    )
+    repeated = raw.loc[raw["partition"] == "test", "case_id"].duplicated().any()
+    tested = _one_row_a_case(raw, "test", options)
+    fitting = tested if options.scheme == "kfold" else _one_row_a_case(raw, "validation", options)
     scale = _scale(fitting, raw, heads, options)
     by_fold: dict[int, Scale] = {}
     if options.scheme == "kfold" and scale.classes is not None:
@@ -131,6 +134,13 @@ def lock_choices(
     return {**lock, "digest": digest_of(lock)}, predictions
 
 
+def uncalibrated_predictions(raw: pd.DataFrame, options: Options, index_test: str) -> pd.DataFrame:
+    """Return the development predictions of `lock_choices` with the networks' own probabilities; arguments as there."""
+    merged = [_one_row_a_case(raw, "test", options), raw[raw["fold"] == ENSEMBLE]]
+    tables = [uncalibrated(table, options.classes) for table in merged]
+    return pd.concat(tables, ignore_index=True).assign(index_test=index_test)
+
+
 def _heads(raw: pd.DataFrame, options: Options) -> dict[str, list[str]]:
     """Return the positive classes of the endpoints with a column of their own."""
     heads = heads_of(raw)
@@ -143,8 +153,10 @@ def _heads(raw: pd.DataFrame, options: Options) -> dict[str, list[str]]:
     return {name: options.endpoints[name].positive for name in heads}
 
 
-def _one_row_a_case(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Return the mean of each case's rows, in the order of their first; fold -1 where they are of several."""
+def _one_row_a_case(raw: pd.DataFrame, partition: str, options: Options) -> pd.DataFrame:
+    """Return the mean of each case's rows of a partition, in the order of their first; fold -1 where they are of several."""
+    rows = raw[raw["partition"] == partition]
+    columns = [*(PROBABILITY + name for name in options.classes), *(ENDPOINT + n for n in heads_of(raw))]
     grouped = rows.groupby("case_id", sort=False)
     merged = grouped.first()
     merged[columns] = grouped[columns].mean()
@@ -251,9 +263,16 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--predictions", type=Path, required=True, help="development prediction table to write"
     )
+    parser.add_argument(
+        "--uncalibrated", type=Path, help="the same table before calibration, to write as well"
+    )
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
-    lock, predictions = lock_choices(pd.read_parquet(args.raw), options, args.index_test, args.protocol)
+    raw = pd.read_parquet(args.raw)
+    lock, predictions = lock_choices(raw, options, args.index_test, args.protocol)
     write_predictions(args.predictions, predictions, options.classes)
+    if args.uncalibrated:
+        before = uncalibrated_predictions(raw, options, args.index_test)
+        write_predictions(args.uncalibrated, before, options.classes)
     write_json(args.out, lock)
     log.info("locked %s (%s): digest %s", args.index_test, args.protocol, lock["digest"])

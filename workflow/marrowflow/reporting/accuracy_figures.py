@@ -18,6 +18,9 @@ from marrowflow.reporting import figures, tables
 from marrowflow.reporting.drawing import alternative_text
 from marrowflow.reporting.figures import Band, Line, Measured
 
+BEFORE = {"calibration": "calibration_uncalibrated", "measures": "calibration_measures_uncalibrated"}
+"""Files that say what their siblings say, of the probabilities before calibration; without rows where nothing is calibrated."""
+
 _NOWHERE = Line(np.zeros(0), np.zeros(0))
 _ALSO_SAID = (0.1, 0.2, 0.5)
 """Threshold probabilities and prevalences whose values stand in the alternative texts."""
@@ -75,6 +78,12 @@ class Asked:
             f"{'image' if self.unit == 'case' else self.counted[:-1]}"
         )
         return pd.DataFrame({"class": pd.Series(dtype=object), "metric": pd.Series(dtype=object)})
+
+    @property
+    def calibrated(self) -> bool:
+        """Say whether the study calibrates: the accuracy step then measured the probabilities before calibration, too."""
+        table = self.read(f"{BEFORE['calibration']}.csv")
+        return table is None or not table.empty
 
     def metric(self, metric: str, name: str) -> dict[str, Any] | None:
         """Return the printed row of a metric of one class."""
@@ -230,6 +239,8 @@ def _calibration(asked: Asked) -> Drawing | None:
     measures = asked.rows("calibration_measures.csv")
     if "scores" in measures:
         measures = measures[measures["scores"].eq("as_given")]
+    compared = asked.calibrated
+    before = asked.rows(f"{BEFORE['calibration']}.csv") if compared else bins[next(iter(bins))].iloc[:0]
     panels = []
     for name, own in bins.items():
         counts = histograms[histograms["class"].eq(name)]
@@ -241,7 +252,12 @@ def _calibration(asked: Asked) -> Drawing | None:
             if row["metric"] == f"calibration_{word}"
         ]
         n = asked.n(name)
-        panels.append(figures.Calibration(name, [n, *said], own, None if counts.empty else counts))
+        raw = before[before["class"].eq(name)]
+        panels.append(
+            figures.Calibration(
+                name, [n, *said], own, None if counts.empty else counts, None if raw.empty else raw
+            )
+        )
     title = f"Calibration: {asked.question}"
     canvas = figures.calibration(panels, title, asked.subtitle, asked.leaky, asked.interval)
     labels = [_titled(asked, p.name, ", ".join([*p.lines[1:], p.lines[0]])) for p in panels]
@@ -250,7 +266,17 @@ def _calibration(asked: Asked) -> Drawing | None:
             f"predicted {tables.number(b['mean_predicted'])}, observed {_short(_row(b, 'observed'))}"
             for b in panels[0].bins.to_dict("records")
         ]
-    files = ["calibration.csv", "score_histogram.csv", "calibration_measures.csv"]
+        if panels[0].before is not None:
+            labels += [
+                f"before calibration predicted {tables.number(b['mean_predicted'])}, observed {tables.number(b['observed'])}"
+                for b in panels[0].before.to_dict("records")
+            ]
+    files = [
+        "calibration.csv",
+        f"{BEFORE['calibration']}.csv",
+        "score_histogram.csv",
+        "calibration_measures.csv",
+    ]
     return _drawing(asked, "calibration", canvas, "Calibration", labels, files)
 
 

@@ -1,87 +1,168 @@
-"""The most confident errors of an index test, with their pictures."""
+"""Galleries of an index test: its most confident errors and the undecided cases, with where the networks looked."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from marrowflow.choices.threshold import locked_threshold
 from marrowflow.images.store import open_store
 from marrowflow.prediction_columns import PARENT
-from marrowflow.predictions import ENDPOINT, NO_REFERENCE, PROBABILITY
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.reporter import Reporter
-from marrowflow.reporting.results import IndexTest, images_of
+from marrowflow.reporting.results import IndexTest
+from marrowflow.reporting.saliency_shown import Explanations, explanations_of
+from marrowflow.shown_cases import CONFIDENCE, DISTANCE, ERROR, IMAGE, Cut, Question, ShownCases, choose_cases
+
+_NO_PICTURE = "No patient image is printed (report.errors_shown is 0)."
+
+
+def gallery_notes(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.Block]:
+    """Say how the maps beside the pictures are to be read; or that there is no picture at all."""
+    if reporter.options.report.errors_shown == 0:
+        return [page.Text([_NO_PICTURE])]
+    return explanations_of(reporter, test, cohort).notes()
+
+
+def gallery_sections(reporter: Reporter, test: IndexTest, cohort: str, anchor: str) -> list[page.Section]:
+    """Return a section of the most confident errors and one of the undecided cases; none where no picture is wanted."""
+    if reporter.options.report.errors_shown == 0:
+        return []
+    galleries = _Galleries(reporter, test, cohort)
+    return [
+        page.Section("Most confident errors", f"{anchor}-wrong", [galleries.errors()], leaky=test.leaky),
+        page.Section(galleries.undecided_title, f"{anchor}-undecided", [galleries.undecided()], leaky=test.leaky),
+    ]
 
 
 def error_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.Block]:
-    """Show the wrong predictions with the largest probability, one thumbnail an image.
+    """Show the wrong answers with the largest probability, one thumbnail an image; see `marrowflow.shown_cases`.
 
-    Where samples of images were divided, the thumbnail is the image that the sample was made of. With two classes and an endpoint the answer is the one at the locked threshold of images, else the
-    class with the largest probability. Order: probability of that class from high to low, then the case's id.
+    Where samples of images were divided, the thumbnail is the image that the sample was made of.
     """
-    most = reporter.options.report.errors_shown
-    if most == 0:
-        return [page.Text(["No patient image is printed (report.errors_shown is 0)."])]
-    path = reporter.results.predictions_path(test, cohort)
-    table = reporter.results.predictions(test, cohort, reporter.options.classes).table
-    countable = table[table["status"].eq("ok") & ~table["truth"].isin(NO_REFERENCE)]
-    countable, how = _answered(reporter, test, countable)
-    countable = countable.assign(image=images_of(countable))
-    made = PARENT in countable
-    noun = "augmented images" if made else "images"
-    wrong = countable[countable["truth"].ne(countable["predicted"])]
-    if wrong.empty:
-        return [
-            page.Text(
-                [f"None of {len(countable)} {noun} was classified wrongly {how}."],
-                sources=reporter.sources(path),
-            )
-        ]
-    ordered = wrong.sort_values(["confidence", "case_id"], ascending=[False, True], kind="stable")
-    shown = ordered.drop_duplicates("image")[:most]
-    pictures: dict[str, np.ndarray] = {}
-    for name, rows in shown.groupby("cohort", sort=True):
-        store = open_store(reporter.results.store_path(str(name), test.colour))
-        place = dict(zip(store.index["case_id"], store.index["row"], strict=True))
-        pictures |= {case: store.pixels[place[case]] for case in rows["image"] if case in place}
-    thumbnails, absent = [], 0
-    for row in shown.to_dict("records"):
-        if row["image"] not in pictures:
-            absent += 1
-            continue
-        lines = [
-            f"predicted {row['predicted']} ({row['confidence']:.0%})",
-            f"reference {row['truth']}",
-            row["case_id"],
-        ]
-        thumbnails.append(
-            page.thumbnail(pictures[row["image"]], lines, f"{row['case_id']}: {lines[0]}, {lines[1]}")
+    if reporter.options.report.errors_shown == 0:
+        return [page.Text([_NO_PICTURE])]
+    return [_Galleries(reporter, test, cohort).errors()]
+
+
+def undecided_blocks(reporter: Reporter, test: IndexTest, cohort: str) -> list[page.Block]:
+    """Show the inconclusive cases; where there is none, the answers nearest to where they would have changed."""
+    if reporter.options.report.errors_shown == 0:
+        return [page.Text([_NO_PICTURE])]
+    return [_Galleries(reporter, test, cohort).undecided()]
+
+
+@dataclass(frozen=True)
+class _Galleries:
+    """Both galleries of one index test for one set of patients."""
+
+    reporter: Reporter
+    test: IndexTest
+    cohort: str
+
+    def errors(self) -> page.Block:
+        chosen = self._chosen
+        cut = chosen.decided_at
+        how = f"at {_named(cut)}" if cut else "by the largest probability (all classes)"
+        if chosen.errors.empty:
+            none = f"None of {chosen.n_answered} {self._noun} was classified wrongly {how}."
+            return page.Text([none], sources=self._sources)
+        words = (
+            f"{chosen.n_errors} of {chosen.n_answered} {self._noun} with a reference were classified wrongly {how}; "
+            "the {n} most confident are shown"
         )
-    seen = "one of each image, as it was before its augmentation" if made else "as the networks saw them"
-    caption = (
-        f"{len(wrong)} of {len(countable)} {noun} with a reference were classified wrongly {how}; "
-        f"the {len(thumbnails)} most confident are shown, {seen} ({test.name})."
-        + (f" Picture missing: {absent}." if absent else "")
-    )
-    return [page.Gallery(caption, thumbnails, reporter.sources(path))]
+        return self._gallery(words, chosen.errors, ERROR)
+
+    @property
+    def undecided_title(self) -> str:
+        if self._chosen.kind == "inconclusive":
+            return "Inconclusive images"
+        return "Answers nearest to the cut-off" if self._chosen.closest_to else "Closest answers"
+
+    def undecided(self) -> page.Block:
+        chosen = self._chosen
+        if chosen.undecided.empty:
+            none = f"None of the {self._noun} is inconclusive, and none has both an answer and a reference."
+            return page.Text([none], sources=self._sources)
+        if chosen.kind == "inconclusive":
+            words = (
+                "The index test came to no result, or the reference standard did not "
+                f"(n = {chosen.n_inconclusive} {self._noun}); {{n}} shown, the most confident answers first"
+            )
+        else:
+            cut = chosen.closest_to
+            turn = _named(cut) if cut else "the next class (difference of the two largest probabilities)"
+            words = f"None of the {self._noun} is inconclusive; shown instead are the {{n}} answers nearest to {turn}"
+        return self._gallery(words, chosen.undecided, chosen.kind)
+
+    def _gallery(self, words: str, shown: pd.DataFrame, kind: str) -> page.Gallery:
+        """Return the gallery of cases; in `words` {n} stands for their number."""
+        thumbnails = self._thumbnails(shown, kind)
+        seen = (
+            "one of each image, as it was before its augmentation"
+            if self._made
+            else "as the networks saw them"
+        )
+        absent = len(shown) - len(thumbnails)
+        caption = f"{words.replace('{n}', str(len(thumbnails)))}, {seen} ({self.test.name})."
+        caption += f" Picture missing: {absent}." if absent else ""
+        return page.Gallery(caption, thumbnails, self._sources | self._explanations.sources)
+
+    def _thumbnails(self, shown: pd.DataFrame, kind: str) -> list[page.Thumbnail]:
+        pictures: dict[str, np.ndarray] = {}
+        for name, rows in shown.groupby("cohort", sort=True):
+            store = open_store(self.reporter.results.store_path(str(name), self.test.colour))
+            place = dict(zip(store.index["case_id"], store.index["row"], strict=True))
+            pictures |= {case: store.pixels[place[case]] for case in rows[IMAGE] if case in place}
+        thumbnails = []
+        for row in shown.to_dict("records"):
+            if row[IMAGE] not in pictures:
+                continue
+            lines = self._lines(row)
+            explained = self._explanations.of(row["case_id"], kind, pictures[row[IMAGE]])
+            label = "image" if explained.pictures else ""
+            own = page.picture(pictures[row[IMAGE]], label, f"{row['case_id']}: {lines[0]}, {lines[1]}")
+            thumbnails.append(page.Thumbnail([own, *explained.pictures], [*lines, *explained.lines]))
+        return thumbnails
+
+    def _lines(self, row: Mapping[Any, Any]) -> list[str]:
+        """Return what stands below a picture: answer, reference, case, and of the closest how close."""
+        answer = f"predicted {row['predicted']} ({row[CONFIDENCE]:.0%})" if row["predicted"] else "no answer"
+        reason = f": {row['reason']}" if row["reason"] else ""
+        lines = [answer + reason, f"reference {row['truth']}", row["case_id"]]
+        turn = "the cut-off" if self._chosen.closest_to else "the next class"
+        return [*lines, f"{tables.number(row[DISTANCE])} from {turn}"] if DISTANCE in row else lines
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        return self.reporter.results.predictions(self.test, self.cohort, self.reporter.options.classes).table
+
+    @cached_property
+    def _chosen(self) -> ShownCases:
+        options, lock = self.reporter.options, self.reporter.results.lock(self.test)
+        question = Question(options.classes, options.endpoints, options.units, lock)
+        return choose_cases(self._table, question, options.report.errors_shown)
+
+    @cached_property
+    def _explanations(self) -> Explanations:
+        return explanations_of(self.reporter, self.test, self.cohort)
+
+    @property
+    def _made(self) -> bool:
+        return PARENT in self._table
+
+    @property
+    def _noun(self) -> str:
+        return "augmented images" if self._made else "images"
+
+    @property
+    def _sources(self) -> dict[str, str]:
+        return self.reporter.sources(self.reporter.results.predictions_path(self.test, self.cohort))
 
 
-def _answered(reporter: Reporter, test: IndexTest, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Return images with the answers that accuracy counts, their probability (`confidence`), and how they were decided."""
-    options = reporter.options
-    if len(options.classes) != 2 or not options.endpoints or "case" not in options.units:
-        confidence = [row[PROBABILITY + row["predicted"]] for row in rows.to_dict("records")]
-        return rows.assign(confidence=confidence), "by the largest probability (all classes)"
-    name, endpoint = next(iter(options.endpoints.items()))
-    threshold = locked_threshold(reporter.results.lock(test), name, endpoint.positive, "case")
-    (positive,) = endpoint.positive
-    (negative,) = (c for c in options.classes if c != positive)
-    own = ENDPOINT + name
-    score = rows[own if own in rows else PROBABILITY + positive].to_numpy(np.float64)
-    called = score >= threshold
-    answers = np.where(called, positive, negative).astype(object)
-    return (
-        rows.assign(predicted=answers, confidence=np.where(called, score, 1 - score)),
-        f"at the locked threshold of {name}, {tables.number(threshold)}",
-    )
+def _named(cut: Cut) -> str:
+    return f"the locked threshold of {cut.endpoint}, {tables.number(cut.threshold)}"

@@ -39,6 +39,7 @@ from marrowflow.reporting.drawing import (
 _FIRST: dict[str, Any] = {"color": PALETTE[0], "linestyle": "-"}
 _SECOND: dict[str, Any] = {"color": PALETTE[1], "linestyle": "--"}
 _REFERENCE: dict[str, Any] = {"color": "#777777", "linewidth": 1.0, "linestyle": (0, (2, 3))}
+_BEFORE: dict[str, Any] = {"color": "#8a8a8a", "linestyle": "--", "linewidth": 1.3, "marker": "s", "ms": 3.2}
 _POINT: dict[str, Any] = {
     "color": INK,
     "linestyle": "none",
@@ -219,12 +220,15 @@ class Calibration:
         Columns n, mean_predicted, observed, low, high; shares 0..1, one row a point.
     histogram
         Columns low, high (edges of a bin), positives, negatives; None draws the n of each bin instead.
+    before
+        Bins of the probabilities before calibration; None draws none.
     """
 
     name: str
     lines: Sequence[str]
     bins: pd.DataFrame
     histogram: pd.DataFrame | None = None
+    before: pd.DataFrame | None = None
 
 
 def calibration(
@@ -232,12 +236,16 @@ def calibration(
 ) -> Canvas:
     """Draw the observed share against the mean predicted probability, above how the predictions are spread.
 
+    The curve of the probabilities before calibration lies behind, without intervals.
     Counts with the condition point up and those without it down, each to a scale of its own: both are seen
     however rare the condition is.
     """
     counted = any(p.histogram is not None for p in panels)
+    compared = any(p.before is not None for p in panels)
+    calibrated = ", calibrated" if compared else ""
     entries: list[Entry] = [
-        (f"observed share and its {interval}", {**_FIRST, "marker": "o", "ms": 4}),
+        (f"observed share and its {interval}{calibrated}", {**_FIRST, "marker": "o", "ms": 4}),
+        *([("before calibration", _BEFORE)] if compared else []),
         ("perfect calibration", _REFERENCE),
     ]
     if counted:
@@ -255,6 +263,14 @@ def calibration(
         for i, (panel, (left, top)) in enumerate(zip(panels, grid.places(sheet), strict=True)):
             axes = sheet.panel(left, grid.side, grid.side, top)
             axes.plot([0, 1], [0, 1], zorder=1, **_REFERENCE)
+            if panel.before is not None:
+                axes.plot(
+                    panel.before["mean_predicted"],
+                    panel.before["observed"],
+                    clip_on=False,
+                    zorder=2,
+                    **_BEFORE,
+                )
             _points(axes, panel.bins)
             unit_axis(axes, "x", grid.ticks())
             unit_axis(axes, "y", grid.ticks())

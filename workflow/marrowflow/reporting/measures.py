@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from marrowflow.reporting import page, tables
-from marrowflow.reporting.accuracy_figures import Asked
+from marrowflow.reporting.accuracy_figures import BEFORE, Asked
 from marrowflow.reporting.notes import compact, interval_note, row_of, sentence, warning_notes
 from marrowflow.reporting.reporter import unit_title
 from marrowflow.reporting.tables import Table
@@ -36,7 +36,13 @@ _CALIBRATION = {
     "ece": "expected calibration error",
     **{metric: f"Brier: {part}" for metric, part in _BRIER_PARTS.items()},
 }
-_SCORES = {"as_given": "as given", "recalibrated_out_of_fold": "recalibrated out of fold"}
+_SCORES = {
+    "uncalibrated": "before calibration",
+    "as_given": "calibrated",
+    "recalibrated_out_of_fold": "recalibrated out of fold",
+}
+_OF_BEFORE = ", before calibration"
+_WITHOUT_INTERVAL = ("ece", "brier_reliability", "brier_resolution")  # of any probabilities, for one reason
 _NOT_RECALIBRATED = "no recalibration"
 _SIGNS = {"brier_resolution": -1}
 
@@ -197,25 +203,29 @@ def predictive_values(beside: Beside) -> list[page.Block]:
 
 
 def calibration(beside: Beside) -> list[page.Block]:
-    """Return measures of calibration, of the scores as given and after recalibration; nothing where no file has them.
+    """Return measures of calibration: before it, with it, and after recalibration; nothing where no file has them.
 
-    A yes/no endpoint has one table, the classification one of each kind of scores.
+    Nothing was refitted: the calibration is the locked one. A yes/no endpoint has one table, the classification one of each kind of scores.
     """
     rows = beside.asked.rows("calibration_measures.csv")
     if rows.empty:
         return []
+    if beside.asked.calibrated:
+        rows = pd.concat([beside.asked.rows(f"{BEFORE['measures']}.csv"), rows], ignore_index=True)
     given = [scores for scores in _SCORES if rows["scores"].eq(scores).any()]
+    titles = _SCORES if "uncalibrated" in given else {**_SCORES, "as_given": "as given"}
     if beside.by_class:
         made = []
         for scores in given:
             found = set(rows.loc[rows["scores"].eq(scores), "class"])
             classes = [name for name in beside.asked.classes if name in found]
             columns = [(scores, name) for name in classes]
-            made.append(_calibration_table(beside, rows, f"calibration, {_SCORES[scores]}", classes, columns))
+            what = f"calibration, {titles[scores]}"
+            made.append(_calibration_table(beside, rows, what, classes, columns, titles))
     else:
-        header = [f"{_SCORES[scores]} ({beside.asked.interval})" for scores in given]
+        header = [f"{titles[scores]} ({beside.asked.interval})" for scores in given]
         columns = [(scores, "") for scores in given]
-        made = [_calibration_table(beside, rows, "calibration", header, columns)]
+        made = [_calibration_table(beside, rows, "calibration", header, columns, titles)]
     *before, last = made
     return [*before, replace(last, notes=[*last.notes, *_not_recalibrated(beside)])]
 
@@ -226,8 +236,9 @@ def _calibration_table(
     what: str,
     header: Sequence[str],
     columns: Sequence[tuple[str, str]],
+    titles: Mapping[str, str],
 ) -> Table:
-    """Return a table of all measures with a column each of kind of scores and class."""
+    """Return a table of all measures with a column each of kind of scores and class; `titles` are of the scores."""
 
     def cell(measure: str, scores: str, name: str) -> str:
         if measure != "brier":
@@ -245,8 +256,15 @@ def _calibration_table(
     first = [
         "Slope below 1: probabilities too extreme; intercept below 0: too high on the whole. Brier score = reliability − "
         "resolution + uncertainty + within bins"
-        + ("." if beside.by_class else "; its interval, as given, stands with the metrics.")
+        + ("." if beside.by_class else f"; its interval, {titles['as_given']}, stands with the metrics.")
     ]
+    if not beside.asked.calibrated:
+        first.append("The study calibrates nothing: as given, probabilities are the networks’ own.")
+    elif titles["as_given"] == _SCORES["as_given"]:
+        first.append(
+            "Before calibration: the networks’ own probabilities. Calibrated: with the temperature that was fitted on development "
+            f"data and locked (on development {beside.noun}, with k folds, the one fitted on the other folds). Nothing was refitted."
+        )
     if "recalibrated_out_of_fold" in kinds:
         first.append(
             f"Recalibrated: logistic recalibration of each tenth of the {beside.noun}, fitted on the others; it shows "
@@ -255,22 +273,31 @@ def _calibration_table(
     said: dict[str, list[str]] = {}
     for scores in kinds:
         own = rows[rows["scores"].eq(scores)]
-        for note in warning_notes(_of_scores(beside.warnings), own, _CALIBRATION, beside.noun):
-            said.setdefault(note, []).append(_SCORES[scores])
+        for note in warning_notes(_of_scores(beside.warnings, scores), own, _CALIBRATION, beside.noun):
+            said.setdefault(note, []).append(titles[scores])
     shown = rows[rows["scores"].isin(kinds)]
     notes = [
         *beside.notes(shown, _CALIBRATION, *first, warned=False),
         *(
-            note if len(of) == len(kinds) else f"{sentence(of[0])}, {note[0].lower()}{note[1:]}"
+            note if len(of) == len(kinds) else f"{sentence(' and '.join(of))}, {note[0].lower()}{note[1:]}"
             for note, of in said.items()
         ),
     ]
-    return beside.table(what, ["measure", *header], body, notes, "calibration_measures.csv")
+    made = beside.table(what, ["measure", *header], body, notes, "calibration_measures.csv")
+    files = beside.sources(f"{BEFORE['measures']}.csv") if "uncalibrated" in kinds else {}
+    return replace(made, sources={**files, **made.sources})
 
 
-def _of_scores(warnings: pd.DataFrame | None) -> pd.DataFrame | None:
-    """Leave out what `_not_recalibrated` says."""
-    return None if warnings is None else warnings[~warnings["warning"].str.startswith(_NOT_RECALIBRATED)]
+def _of_scores(warnings: pd.DataFrame | None, scores: str) -> pd.DataFrame | None:
+    """Keep what is said of these probabilities, before calibration or not; `_not_recalibrated` says the rest."""
+    if warnings is None:
+        return None
+    kept = warnings[~warnings["warning"].str.startswith(_NOT_RECALIBRATED)]
+    of_before = kept["warning"].str.endswith(_OF_BEFORE)
+    if scores != "uncalibrated":
+        return kept[~of_before]
+    told = kept[of_before | kept["metric"].isin(_WITHOUT_INTERVAL)]
+    return told.assign(warning=told["warning"].str.removesuffix(_OF_BEFORE))
 
 
 def _not_recalibrated(beside: Beside) -> list[str]:

@@ -11,6 +11,10 @@ writes to DIR
   what reports print beside the metrics;
 - ``warnings.csv``: what is missing and why, what to be wary of.
 
+With ``--uncalibrated``, the same table before calibration, also ``calibration_uncalibrated.csv`` and
+``calibration_measures_uncalibrated.csv``, with the columns of ``calibration.csv`` and ``calibration_measures.csv``; without
+rows where the lock calibrates nothing.
+
 Units without a truth or without an answer of the index test stand in ``confusion.csv`` and ``indeterminate.csv`` only.
 
 The score of an endpoint is the column ``endpoint_<name>`` of its name where the table has one, else the sum of its
@@ -45,7 +49,7 @@ from marrowflow.predictions import (
 )
 from marrowflow.statistics.bootstrap import resample
 from marrowflow.statistics.cases import Units, gather_units, select_index_test
-from marrowflow.statistics.curves import calibration_bins, pr_points, roc_points, score_histogram
+from marrowflow.statistics.curves import CURVES, curve_rows, joined
 from marrowflow.statistics.differential import SHARE_COLUMNS, shares
 from marrowflow.statistics.endpoints import (
     Endpoints,
@@ -60,19 +64,13 @@ from marrowflow.statistics.endpoints import (
     warn_of_votes,
     with_classes_of,
 )
-from marrowflow.statistics.evaluation import Evaluation
 from marrowflow.statistics.indeterminate import three_analyses
 from marrowflow.statistics.measures import TABLES, measure_beside, measure_tables
 from marrowflow.statistics.rows import WARNING_COLUMNS, Place, metric_rows, resampled_metrics
+from marrowflow.statistics.uncalibrated import measure_uncalibrated
 
-_CURVES = {
-    "roc": ("fpr", "tpr", "threshold"),
-    "pr": ("recall", "precision", "threshold"),
-    "calibration": ("bin", "n", "mean_predicted", "observed", "low", "high"),
-    "score_histogram": ("low", "high", "positives", "negatives"),
-}
 _COLUMNS = {
-    **{kind: ("endpoint", "unit", "class", *columns) for kind, columns in _CURVES.items()},
+    **CURVES,
     **TABLES,
     "differential": SHARE_COLUMNS,
 }
@@ -160,10 +158,10 @@ def measure(
             parts["indeterminate"].append(three_analyses(rows, answers, positive, place, settings.confidence))
             if positive is None:
                 parts["differential"].append(shares(evaluation.sample, place, settings.confidence))
-            for kind in _CURVES:
-                parts[kind].append(_curve(kind, evaluation, place, settings.confidence))
-    joined = {name: _joined(tables, _COLUMNS.get(name, ())) for name, tables in parts.items()}
-    return Tables(**joined, warnings=pd.DataFrame(notes, columns=list(WARNING_COLUMNS)))
+            for kind in CURVES:
+                parts[kind].append(curve_rows(kind, evaluation, place, settings.confidence))
+    whole = {name: joined(tables, _COLUMNS.get(name, ())) for name, tables in parts.items()}
+    return Tables(**whole, warnings=pd.DataFrame(notes, columns=list(WARNING_COLUMNS)))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -176,8 +174,13 @@ def main(argv: Sequence[str]) -> None:
     lock = read_lock(args.lock) if args.lock else None
     # Two threads on a busy machine make products of this size many times slower than one.
     with threadpool_limits(limits=1):
-        tables = measure(predictions, endpoints, units, options.accuracy, lock, args.index_test)
-    for name, table in vars(tables).items():
+        tables = vars(measure(predictions, endpoints, units, options.accuracy, lock, args.index_test))
+        if args.uncalibrated:
+            before = read_predictions(args.uncalibrated, predictions.classes, args.index_test)
+            beside = measure_uncalibrated(before, predictions, endpoints, units, options.accuracy, lock)
+            warnings = pd.concat([tables["warnings"], beside.pop("warnings")], ignore_index=True)
+            tables = {**tables, **beside, "warnings": warnings}
+    for name, table in tables.items():
         write_table(args.out / f"{name}.csv", table)
 
 
@@ -191,6 +194,11 @@ def _parser() -> argparse.ArgumentParser:
         "--lock",
         type=existing_file,
         help="threshold.json whose cut-offs decide; left out, the predicted class does",
+    )
+    parser.add_argument(
+        "--uncalibrated",
+        type=existing_file,
+        help="the same table before calibration, whose calibration is then measured as well",
     )
     parser.add_argument("--index-test", metavar="NAME", help="needed where the table holds several")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the tables")
@@ -221,35 +229,3 @@ def _confusion(
             "n": counts.to_numpy().ravel(),
         }
     )
-
-
-def _curve(kind: str, evaluation: Evaluation, place: Place, confidence: float) -> pd.DataFrame:
-    """Return one kind of curve for each of the endpoint's yes/no questions that has scores."""
-    sample = evaluation.sample
-    found = [pd.DataFrame(columns=["endpoint", "unit", "class", *_CURVES[kind]])]
-    for question in evaluation.questions:
-        if question.score is None or (
-            kind in ("calibration", "score_histogram") and not question.is_probability
-        ):
-            continue
-        if kind == "roc":
-            points = roc_points(question.score, question.positive)
-        elif kind == "pr":
-            points = pr_points(question.score, question.positive)
-        elif kind == "score_histogram":
-            points = score_histogram(question.score, question.positive)
-        else:
-            points = calibration_bins(
-                question.score, question.positive, sample.patient, sample.n_patients, confidence
-            )
-        points.insert(0, "endpoint", place.endpoint)
-        points.insert(1, "unit", place.unit)
-        points.insert(2, "class", question.name)
-        found.append(points)
-    return _joined(found, found[0].columns)
-
-
-def _joined(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    """Join tables; where all are empty, and do not tell the types of their columns, return no rows of ``columns``."""
-    filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
+from marrowflow.statistics.evaluation import Evaluation
 from marrowflow.statistics.intervals import wilson_clustered
+from marrowflow.statistics.rows import Place
+
+_OF_CURVES = {
+    "roc": ("fpr", "tpr", "threshold"),
+    "pr": ("recall", "precision", "threshold"),
+    "calibration": ("bin", "n", "mean_predicted", "observed", "low", "high"),
+    "score_histogram": ("low", "high", "positives", "negatives"),
+}
+CURVES = {kind: ("endpoint", "unit", "class", *columns) for kind, columns in _OF_CURVES.items()}
+"""Kinds of curves, and the columns of their files."""
 
 MOST_BINS = 10
 """Bins of a calibration curve; fewer where they would hold less than `LEAST_ROWS` rows each."""
@@ -13,6 +26,38 @@ MOST_BINS = 10
 LEAST_ROWS = 5
 
 HISTOGRAM_BINS = 20
+
+
+def curve_rows(kind: str, evaluation: Evaluation, place: Place, confidence: float) -> pd.DataFrame:
+    """Return one kind of curve for each of the endpoint's yes/no questions that has scores, with the columns of `CURVES`."""
+    sample = evaluation.sample
+    found = []
+    for question in evaluation.questions:
+        if question.score is None or (
+            kind in ("calibration", "score_histogram") and not question.is_probability
+        ):
+            continue
+        if kind == "roc":
+            points = roc_points(question.score, question.positive)
+        elif kind == "pr":
+            points = pr_points(question.score, question.positive)
+        elif kind == "score_histogram":
+            points = score_histogram(question.score, question.positive)
+        else:
+            points = calibration_bins(
+                question.score, question.positive, sample.patient, sample.n_patients, confidence
+            )
+        points.insert(0, "endpoint", place.endpoint)
+        points.insert(1, "unit", place.unit)
+        points.insert(2, "class", question.name)
+        found.append(points)
+    return joined(found, CURVES[kind])
+
+
+def joined(tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
+    """Join tables; where all are empty, and do not tell the types of their columns, return no rows of ``columns``."""
+    filled = [table for table in tables if len(table)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(columns))
 
 
 def roc_points(scores: np.ndarray, positive: np.ndarray) -> pd.DataFrame:
