@@ -3,6 +3,8 @@ rule ingest_cohort:
     input:
         manifest=lookup(dpath="{cohort}/manifest", within=COHORTS),
         label_map=LABEL_MAP,
+        # An external hospital's arrival is noted before its first image is read.
+        arrival=lookup(dpath="{cohort}", within=ARRIVALS),
     output:
         inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
     log:

@@ -114,11 +114,16 @@ def main(argv: Sequence[str]) -> None:
 
 
 def make_inventory(
-    cohort: str, manifest: Path, options: Options, label_map: Path | None = None, threads: int = 1
+    cohort: str,
+    manifest: Path,
+    options: Options,
+    label_map: Path | None = None,
+    threads: int = 1,
+    labelled: bool = True,
 ) -> pd.DataFrame:
     """Check the manifest, take its images in and return the inventory.
 
-    The result does not depend on ``threads``.
+    The result does not depend on ``threads``. Without ``labelled`` the manifest may have no column ``label``.
 
     Raises
     ------
@@ -127,7 +132,7 @@ def make_inventory(
         and ``on_unreadable`` is stop.
     """
     mapped = read_label_map(label_map, options.classes) if label_map else {}
-    table = read_manifest(manifest, options.classes, mapped, options.intake.allow_identifiers)
+    table = read_manifest(manifest, options.classes, mapped, options.intake.allow_identifiers, labelled)
     files = [manifest.parent / image for image in table["image"]]
     table = pd.concat([table, take_in(files, threads, f"intake {cohort}")], axis=1)
     _stop_on_unreadable(table, options.intake, manifest)

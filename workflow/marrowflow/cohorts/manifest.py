@@ -31,7 +31,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from marrowflow.cohorts.delimited import read_delimited
+from marrowflow.cohorts.delimited import Delimited, read_delimited
 from marrowflow.cohorts.identifiers import identifying_kind
 from marrowflow.cohorts.image_paths import image_problems
 from marrowflow.config import RESERVED_TRUTHS
@@ -87,6 +87,7 @@ def read_manifest(
     classes: Sequence[str],
     label_map: Mapping[str, str] | None = None,
     allow_identifiers: Iterable[str] = (),
+    labelled: bool = True,
 ) -> pd.DataFrame:
     """Read and check a manifest.
 
@@ -100,6 +101,8 @@ def read_manifest(
         Finer label → class, from `read_label_map`.
     allow_identifiers
         Columns that are kept though their names look identifying.
+    labelled
+        False lets the column ``label`` be left out: the reference standard of all cases is then missing.
 
     Returns
     -------
@@ -117,6 +120,9 @@ def read_manifest(
     """
     path = Path(path)
     table = read_delimited(path)
+    # A misspelt label is not one that was left out.
+    if not labelled and "label" not in map(_fold, table.header):
+        table = _without_reference(table)
     problems = [*_spelling_problems(table.header), *_refused_columns(table.header, set(allow_identifiers))]
     if not set(REQUIRED) <= set(table.header):
         raise UserError(enumerate_problems(f"{path} cannot be used:", problems))
@@ -177,6 +183,14 @@ def read_label_map(path: Path, classes: Sequence[str]) -> dict[str, str]:
     if problems:
         raise UserError(enumerate_problems(f"{path} cannot be used:", problems))
     return mapped
+
+
+def _without_reference(table: Delimited) -> Delimited:
+    """Return a manifest without labels as one that says of each case that its reference standard is missing."""
+    kept = [i for i, name in enumerate(table.header) if name != "reference"]
+    header = [*(table.header[i] for i in kept), "label", "reference"]
+    rows = [[*(row[i] for i in kept), "", "missing"] for row in table.rows]
+    return Delimited(header, rows, table.lines)
 
 
 def _spelling_problems(header: list[str]) -> list[str]:

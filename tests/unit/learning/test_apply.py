@@ -1,0 +1,231 @@
+"""A package applied by itself answers as the workflow does, and a package that was changed answers nothing."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from packed_study import (
+    CLASSES,
+    ENDPOINTS,
+    INDEX_TEST,
+    Packed,
+    predicted_by_the_workflow,
+    write_hospital,
+)
+
+from marrowflow.errors import UserError
+from marrowflow.files import sha256_of
+from marrowflow.learning import apply, bundle
+
+P = [f"p_{name}" for name in CLASSES]
+
+
+@pytest.fixture(scope="module")
+def applied(packed: Packed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package applied to the second hospital, with every way to a network closed."""
+    out = tmp_path_factory.mktemp("applied") / "results"
+
+    def closed(*_: object, **__: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("connect", "connect_ex", "sendto", "bind"):
+            patch.setattr(socket.socket, name, closed)
+        patch.setattr(socket, "getaddrinfo", closed)
+        apply.main(arguments(packed, packed.manifest, out))
+    return out
+
+
+def arguments(packed: Packed, manifest: Path, out: Path, package: Path | None = None) -> list[str]:
+    return [
+        "--package",
+        str(package or packed.package),
+        "--manifest",
+        str(manifest),
+        "--out",
+        str(out),
+        "--cohort",
+        "b",
+    ]
+
+
+@pytest.fixture
+def other(packed: Packed, tmp_path: Path) -> Path:
+    """A copy of the package that a test may change."""
+    return Path(shutil.copytree(packed.package, tmp_path / "package"))
+
+
+def test_answers_are_the_workflows_bit_for_bit(packed: Packed, applied: Path) -> None:
+    expected = predicted_by_the_workflow(packed, "b")
+    assert (applied / "predictions.parquet").read_bytes() == expected.read_bytes()
+    inventory = packed.file("cohorts/b/inventory.parquet")
+    assert (applied / "inventory.parquet").read_bytes() == inventory.read_bytes()
+    table, text = (
+        pd.read_parquet(expected),
+        pd.read_csv(applied / "predictions.csv", float_precision="round_trip"),
+    )
+    np.testing.assert_array_equal(table[P], text[P])
+    assert len(table) == 11
+    assert table["truth"].tolist() == [CLASSES[i % 3] for i in range(12) if i != 2]
+    assert set(table["index_test"]) == {INDEX_TEST}
+
+
+def test_patients_have_the_mean_of_their_images_at_the_locked_cutoff(packed: Packed, applied: Path) -> None:
+    lock = json.loads(packed.file("locked/sound/both/stained/threshold.json").read_text())["endpoints"][
+        "warm"
+    ]
+    table = pd.read_parquet(applied / "predictions.parquet")
+    patients = pd.read_csv(applied / "patients.csv").set_index("patient_id")
+    # 13 images of patients p0 to p6; the cut file is of p2, the treated patient is p6.
+    assert patients.index.tolist() == [f"b/p{i}" for i in range(7)]
+    assert patients["n_images"].tolist() == [2, 2, 1, 2, 2, 2, 0]
+    assert patients["n_excluded"].tolist() == [0, 0, 1, 0, 0, 0, 1]
+    for name, rows in table.groupby("patient_id"):
+        score = (rows["p_red"] + rows["p_green"]).mean()
+        assert patients.loc[name, "warm_score"] == pytest.approx(score, abs=1e-15)
+        expected = "positive" if score >= lock["patient"]["threshold"] else "negative"
+        assert patients.loc[name, "warm_result"] == expected
+        assert patients.loc[name, "predicted"] == CLASSES[rows[P].mean().to_numpy().argmax()]
+    assert patients.loc["b/p6", "warm_result"] == apply.NO_IMAGE
+    assert np.isnan(patients.loc["b/p6", "warm_score"])
+    images = pd.read_csv(applied / "images.csv")
+    assert images["image"].tolist() == [f"images/{i:03}.png" for i in range(13)]
+    assert set(images["warm_cutoff"]) == {lock["case"]["threshold"]}
+    assert images["warm_result"][[2, 12]].tolist() == [apply.NO_IMAGE] * 2
+
+
+def test_both_results_occur_and_no_cutoff_is_said() -> None:
+    table = pd.DataFrame(
+        {
+            "case_id": ["b/1", "b/2"],
+            "patient_id": ["b/x", "b/y"],
+            "p_red": [0.9, 0.2],
+            "p_green": [0.0, 0.1],
+            "p_blue": [0.1, 0.7],
+        }
+    )
+    inventory = table[["case_id", "patient_id"]].assign(image=["1", "2"])
+    lock = {
+        "calibration": {"heads": {}},
+        "endpoints": {"warm": {**ENDPOINTS["warm"], "patient": None, "case": {"threshold": 0.9}}},
+    }
+    cases = apply.results_of(table, inventory, lock, CLASSES, "case")
+    assert cases["warm_result"].tolist() == ["positive", "negative"]
+    patients = apply.results_of(table, inventory, lock, CLASSES, "patient")
+    assert patients["warm_result"].tolist() == [apply.NO_CUTOFF] * 2
+    own = {**lock, "calibration": {"heads": {"warm": {}}}}
+    headed = apply.results_of(table.assign(endpoint_warm=[0.1, 0.95]), inventory, own, CLASSES, "case")
+    assert headed["warm_result"].tolist() == ["negative", "positive"]
+
+
+def test_the_packed_code_runs_by_itself(packed: Packed, applied: Path, other: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "marrowflow", "learning.apply", *arguments(packed, packed.manifest, tmp_path / "out", other)],
+        env={**os.environ, "PYTHONPATH": str(other / bundle.CODE)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "not the package's own code" not in done.stderr
+    assert sha256_of(tmp_path / "out/predictions.parquet") == sha256_of(applied / "predictions.parquet")
+    # The modules that Python has compiled meanwhile make no other package of it.
+    bundle.verified_card(other)
+    done = subprocess.run(
+        [sys.executable, "-m", "marrowflow", "statistics.accuracy", "--options", (other / bundle.ACCURACY).read_text(),
+         "--predictions", str(tmp_path / "out/predictions.parquet"), "--lock", str(other / bundle.LOCK), "--out", str(tmp_path / "accuracy")],
+        env={**os.environ, "PYTHONPATH": str(other / bundle.CODE)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv(tmp_path / "accuracy/metrics.csv")["n_cases"].max() == 11
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["networks/two/1/model.safetensors", "threshold.json", "preprocessing.json", "card.json", "code/marrowflow/cli.py",
+     "requirements.txt", "README.md", "LICENCES.md", bundle.CHECKSUMS],
+)  # fmt: skip
+def test_a_changed_file_is_refused_by_name(packed: Packed, other: Path, tmp_path: Path, name: str) -> None:
+    content = bytearray((other / name).read_bytes())
+    content[0] ^= (
+        1 if name != bundle.CHECKSUMS else ord("0") ^ ord("1") if content[0] in b"01" else ord("2") ^ ord("3")
+    )
+    (other / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} was changed|{name}.*no checksum"):
+        apply.main(arguments(packed, packed.manifest, tmp_path / "out", other))
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_added_and_relabelled_packages_are_refused(
+    packed: Packed, other: Path, tmp_path: Path
+) -> None:
+    (other / "networks/one/0/card.json").unlink()
+    (other / "networks/one/0/model_2.safetensors").write_bytes(b"more")
+    with pytest.raises(UserError, match=r"(?s)card\.json is missing.*model_2\.safetensors was added"):
+        bundle.verified_card(other)
+    label = json.loads((packed.package / bundle.PACKAGE).read_text()) | {"index_test": "another-raw"}
+    relabelled = Path(shutil.copytree(packed.package, tmp_path / "relabelled"))
+    (relabelled / bundle.PACKAGE).write_text(json.dumps(label))
+    with pytest.raises(UserError, match=r"package\.json was changed"):
+        bundle.verified_card(relabelled)
+    (relabelled / bundle.PACKAGE).unlink()
+    with pytest.raises(UserError, match=r"no package\.json"):
+        bundle.verified_card(relabelled)
+
+
+def test_results_do_not_go_into_the_package(packed: Packed) -> None:
+    with pytest.raises(UserError, match="lies in the package"):
+        apply.main(arguments(packed, packed.manifest, packed.package / "results"))
+
+
+def test_other_versions_are_named(
+    packed: Packed,
+    applied: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = apply._installed
+    monkeypatch.setattr(apply, "_installed", lambda name: "1.0" if name == "timm" else installed(name))
+    apply.main(arguments(packed, packed.manifest, tmp_path))
+    assert "timm 1.0, and the package was made with" in caplog.text
+    said = json.loads((tmp_path / "run.json").read_text())
+    assert any(fact.startswith("timm 1.0") for fact in said["differing"])
+    assert str(tmp_path) not in (tmp_path / "run.json").read_text()
+    assert said["package"]["digest"] == sha256_of(packed.package / bundle.CHECKSUMS)
+    # Nothing but the results stays behind.
+    assert {p.name for p in applied.iterdir()} == {
+        "predictions.parquet", "predictions.csv", "patients.csv", "images.csv", "inventory.parquet", "run.json",
+    }  # fmt: skip
+
+
+def test_without_patients_duplicates_stand_in(packed: Packed, tmp_path: Path) -> None:
+    manifest = write_hospital(tmp_path / "c", 6, 2)
+    shutil.copy(tmp_path / "c/images/000.png", tmp_path / "c/images/003.png")
+    pd.read_csv(manifest).drop(columns="patient_id").to_csv(manifest, index=False)
+    apply.main(arguments(packed, manifest, tmp_path / "out"))
+    patients = pd.read_csv(tmp_path / "out/patients.csv")
+    assert patients["n_images"].max() >= 2
+    assert patients["patient_id"].str.startswith("b/surrogate_").all()
+    assert json.loads((tmp_path / "out/run.json").read_text())["patients_are"] == ["surrogate"]
+
+
+def test_labels_may_be_left_out(packed: Packed, applied: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(packed.manifest.parent, tmp_path / "b")
+    table = pd.read_csv(folder / "manifest.csv")
+    # A label under another name is still a mistake to be told of.
+    table.rename(columns={"label": "Label"}).to_csv(folder / "manifest.csv", index=False)
+    with pytest.raises(UserError, match="rename it to 'label'"):
+        apply.main(arguments(packed, folder / "manifest.csv", tmp_path / "out"))
+    table[["image", "patient_id", "eligible"]].to_csv(folder / "manifest.csv", index=False)
+    apply.main(arguments(packed, folder / "manifest.csv", tmp_path / "out"))
+    without, labelled = (pd.read_parquet(o / "predictions.parquet") for o in (tmp_path / "out", applied))
+    assert set(without["truth"]) == {"missing"}
+    pd.testing.assert_frame_equal(
+        without.drop(columns="truth"), labelled.drop(columns="truth"), check_exact=True
+    )
+    assert (tmp_path / "out/patients.csv").read_bytes() == (applied / "patients.csv").read_bytes()
