@@ -1,3 +1,10 @@
+from importlib.metadata import version
+
+from marrowflow.reporting.figure_labels import figure_labels
+
+HOSPITALS = {name: cohort["hospital"] for name, cohort in COHORTS.items()}
+
+
 rule audit_figures:
     """Check the arithmetic of all accuracy tables before any of them is reported; a finding stops the run."""
     input:
@@ -58,6 +65,21 @@ rule report_cohort:
             protocol=PROTOCOLS if COMPARED else [],
             table=COMPARISON,
         ),
+        development=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=DEVELOPMENT),
+        folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
+        seal="results/<study>/locked/seal.json",
+        arrival="results/<study>/external/{cohort}/arrival.json",
+        subgroups=collect("results/<study>/subgroups/{protocol}/{{cohort}}/subgroups.csv", protocol=PROTOCOLS),
+        shift=collect("results/<study>/shift/{{cohort}}/{table}.csv", table=SHIFT),
+        explanations=collect(
+            "results/<study>/explanations/{protocol}/{{cohort}}/{part}",
+            protocol=EXPLAINED,
+            part=["cases.csv", "maps"],
+        ),
+        readers=collect(
+            "results/<study>/comparisons/readers/{{cohort}}/{table}.csv", table=READ if READERS else []
+        ),
+        checklists=CHECKLISTS[:1],
     output:
         page=report(
             "results/<study>/external/{cohort}/report.html",
@@ -65,7 +87,13 @@ rule report_cohort:
             category="Reports",
             labels={"report": "external validation", "cohort": "{cohort}"},
         ),
-        figures=directory("results/<study>/external/{cohort}/figures"),
+        figures=report(
+            directory("results/<study>/external/{cohort}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels=figure_labels(HOSPITALS),
+        ),
     log:
         "results/<study>/logs/report_cohort/{cohort}.log",
     benchmark:
@@ -88,18 +116,24 @@ rule report_cohort:
             "members",
             "models",
             "protocols",
+            "readers",
             "report",
             "study",
+            "subgroups",
+            "texts",
             "units",
         ),
+        development=developed,
+        manifest=lookup(dpath="{cohort}/manifest", within=COHORTS),
         hospital=lookup(dpath="{cohort}/hospital", within=COHORTS),
         source=lookup(dpath="{cohort}/source", within=COHORTS),
         results=subpath(output.page, ancestor=3),
         folder=subpath(output.page, parent=True),
     shell:
         "python -m marrowflow reporting.external --options {params.options:q} --results {params.results:q}"
-        " --primary {input.primary:q} --cohort {wildcards.cohort} --hospital {params.hospital:q} --source {params.source:q}"
-        " --out {params.folder:q} 2> {log:q}"
+        " --primary {input.primary:q} --cohort {wildcards.cohort} --manifest {params.manifest:q}"
+        " --hospital {params.hospital:q} --source {params.source:q} --development {params.development:q}"
+        " --checklists {input.checklists:q} --out {params.folder:q} 2> {log:q}"
 
 
 rule report_study:
@@ -154,14 +188,40 @@ rule report_study:
             test=INDEX_TESTS if "as_published" in PROTOCOLS else [],
         ),
         sheets=collect("results/<study>/augmentation/contact_sheet_{colour}.png", colour=STUDY.colour),
+        seal="results/<study>/locked/seal.json",
+        subgroups=collect(
+            "results/<study>/subgroups/{protocol}/{cohort}/subgroups.csv",
+            protocol=PROTOCOLS,
+            cohort=["development", *EXTERNAL],
+        ),
+        pooled=collect("results/<study>/pooled/{protocol}/pooled.csv", protocol=PROTOCOLS),
+        shift=collect("results/<study>/shift/{cohort}/{table}.csv", cohort=EXTERNAL, table=SHIFT),
+        explanations=collect(
+            "results/<study>/explanations/{protocol}/development/{part}",
+            protocol=EXPLAINED,
+            part=["cases.csv", "maps"],
+        ),
+        readers=collect(
+            "results/<study>/comparisons/readers/{cohort}/{table}.csv",
+            cohort=["development", *EXTERNAL],
+            table=READ if READERS else [],
+        ),
+        audit="results/<study>/audit.json",
+        checklists=CHECKLISTS,
     output:
         page=report(
             "results/<study>/report/index.html",
             caption="../report/study.rst",
             category="Reports",
-            labels={"report": "study"},
+            labels={"report": "study", "cohort": "–"},
         ),
-        figures=directory("results/<study>/report/figures"),
+        figures=report(
+            directory("results/<study>/report/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels=figure_labels(HOSPITALS),
+        ),
     log:
         "results/<study>/logs/report_study.log",
     benchmark:
@@ -192,9 +252,12 @@ rule report_study:
             "models",
             "protocols",
             "published",
+            "readers",
             "report",
             "splits",
             "study",
+            "subgroups",
+            "texts",
             "threshold",
             "training",
             "units",
@@ -203,51 +266,29 @@ rule report_study:
         folder=subpath(output.page, parent=True),
     shell:
         "python -m marrowflow reporting.study --options {params.options:q} --results {params.results:q}"
-        " --primary {input.primary:q} --cohorts {input.cohorts:q} --out {params.folder:q} 2> {log:q}"
+        " --primary {input.primary:q} --cohorts {input.cohorts:q} --checklists {input.checklists:q}"
+        " --out {params.folder:q} 2> {log:q}"
 
 
 rule describe_run:
-    """Describe the run as an RO-Crate: files with checksums, the configuration, the software."""
+    """Describe the run: its record, the lineage of every file, and an RO-Crate."""
     input:
-        page="results/<study>/report/index.html",
+        report="results/<study>/report/index.html",
         external=collect("results/<study>/external/{cohort}/report.html", cohort=EXTERNAL),
-        inventories=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=COHORTS),
-        folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
-        gates=collect("results/<study>/splits/{protocol}/gate.json", protocol=PROTOCOLS),
-        external_gates=collect("results/<study>/external/{cohort}/gate.json", cohort=EXTERNAL),
-        primary="results/<study>/locked/primary.json",
-        training=TRAINED,
-        costs=COSTS,
-        networks=[
-            path.replace("card.json", "model.safetensors") for path in TRAINED if path.endswith("card.json")
-        ],
-        locks=collect(
-            "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
-            protocol=PROTOCOLS,
-            test=INDEX_TESTS,
-        ),
-        predictions=collect(
-            "results/<study>/predictions/{protocol}/{test.model}/{test.colour}/{cohort}/predictions.parquet",
-            protocol=PROTOCOLS,
-            test=INDEX_TESTS,
-            cohort=["development", *EXTERNAL],
-        ),
-        accuracy=collect(
-            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/{table}.csv",
-            protocol=PROTOCOLS,
-            test=INDEX_TESTS,
-            table=ACCURACY,
-            cohort=["development", *EXTERNAL],
-        ),
-        comparisons=collect(
-            "results/<study>/comparisons/{protocol}/{cohort}/{table}.csv",
-            protocol=PROTOCOLS if COMPARED else [],
-            table=COMPARISON,
-            cohort=["development", *EXTERNAL],
-        ),
+        package="results/<study>/package/package.json",
+        pictures=PICTURES,
     output:
+        record="results/<study>/run.json",
+        table="results/<study>/lineage.csv",
+        page=report(
+            "results/<study>/lineage.html",
+            caption="../report/lineage.rst",
+            category="Reports",
+            labels={"report": "lineage of every file", "cohort": "–"},
+        ),
         crate="results/<study>/ro-crate-metadata.json",
         configuration="results/<study>/configuration.json",
+        sources=directory("results/<study>/run"),
     log:
         "results/<study>/logs/describe_run.log",
     benchmark:
@@ -257,11 +298,14 @@ rule describe_run:
     threads: 1
     resources:
         mem_mb=1000,
-        runtime=20,
+        runtime=60,
     params:
-        code=code("crate"),
+        code=code("records.describe"),
         options=options(*type(STUDY).model_fields),
+        configfiles=[str(path) for path in workflow.configfiles],
         root=subpath(output.crate, parent=True),
+        snakemake=version("snakemake"),
     shell:
-        "python -m marrowflow crate --options {params.options:q} --root {params.root:q}"
-        " --configuration {output.configuration:q} --out {output.crate:q} {input:q} 2> {log:q}"
+        "python -m marrowflow records.describe --options {params.options:q} --root {params.root:q}"
+        " --records .snakemake/metadata --results {input.report:q} {input.external:q} {input.package:q} --log {log:q} --snakemake {params.snakemake}"
+        " --configfiles {params.configfiles:q} 2> {log:q}"
