@@ -144,45 +144,6 @@ def test_a_class_called_na_stays_a_class(tmp_path) -> None:
     assert read_csv(tmp_path / "absent.csv") is None
 
 
-def inventory() -> pd.DataFrame:
-    rows = [
-        # patient, label, reference, status, age, sex
-        ("a", "AML", "ok", "included", "30", "F"),
-        ("a", "AML", "ok", "included", "30", "F"),
-        ("b", "AML", "ok", "included", "50", ""),
-        ("c", "", "missing", "included", "", "M"),
-        ("d", "ALL", "ok", "excluded", "70", "M"),
-    ]
-    table = pd.DataFrame(rows, columns=["patient_id", "label", "reference_status", "status", "age", "sex"])
-    return table.assign(patient_source="manifest")
-
-
-def test_table_1_counted_by_hand() -> None:
-    rows = tables.overview_rows(inventory(), ["AML", "ALL"])
-    assert rows["patients"] == "3" and rows["images"] == "4"
-    assert rows["excluded patients"] == "1" and rows["excluded images"] == "1"
-    assert rows["AML: patients (images)"] == "2 (3)" and rows["ALL: patients (images)"] == "0 (0)"
-    assert rows["reference missing: patients (images)"] == "1 (1)"
-    assert rows["age in years, median (range)"] == "40 (30 to 50); missing in 1"
-    assert rows["sex"] == "F 1 (50%), M 1 (50%); missing in 1"
-    assert rows["smears"] == "missing"
-
-
-def test_table_1_of_surrogate_groups_names_no_patients() -> None:
-    surrogate = inventory().assign(patient_source="surrogate")
-    one = tables.overview_table({"g": surrogate}, ["AML"], {"g": "G"}, {})
-    assert one.rows[0] == ["surrogate groups", "3"]
-    assert not any("patient" in row[0] for row in one.rows)
-    both = tables.overview_table({"a": inventory(), "g": surrogate}, ["AML"], {"a": "A", "g": "G"}, {})
-    assert both.rows[0] == ["patients", "3", "3 surrogate groups"]
-    assert both.notes[-1] == "In G surrogate groups of near duplicates are counted as patients."
-
-
-def test_table_1_says_missing_where_no_column_is() -> None:
-    rows = tables.overview_rows(inventory().drop(columns=["age", "sex"]), ["AML"])
-    assert rows["age in years, median (range)"] == "missing" and rows["sex"] == "missing"
-
-
 def test_confusion_keeps_order_and_drops_only_what_is_empty() -> None:
     cells = {("AML", "positive"): 3, ("AML", "indeterminate"): 1, ("healthy", "negative"): 2}
     rows = pd.DataFrame(

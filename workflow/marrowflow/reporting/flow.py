@@ -22,8 +22,10 @@ from matplotlib.patches import Rectangle
 
 from marrowflow.config import LEAKY, Unit
 from marrowflow.predictions import INCONCLUSIVE, MISSING
-from marrowflow.reporting.drawing import blank, wrapped
+from marrowflow.reporting.drawing import blank, text_width, wrapped
 from marrowflow.reporting.results import images_of
+from marrowflow.reporting.scripts import UNKNOWN, drawable, in_reading_order
+from marrowflow.reporting.tables import PATIENTS, SURROGATES, Table, one_of
 from marrowflow.statistics.cases import gather_units
 
 ELIGIBLE, EXCLUDED = "Eligible", "Excluded"
@@ -102,7 +104,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Flow:
-    """A cohort's flow diagram and the cross-tabulation that stands on the same patients.
+    """The flow diagram of a cohort, or of several together, and the cross-tabulation that stands on the same patients.
 
     Attributes
     ----------
@@ -110,16 +112,21 @@ class Flow:
         Box "Potentially eligible" with all others below it.
     crosstab
         Patients (or what `noun` says); rows index test, columns reference standard, each with "inconclusive", "not done", "total".
+        Patients without any row among the predictions (of a holdout, those trained on) stand in a row of their own, if
+        there are any: they were not meant to be tested, and no analysis counts them.
     noun
-        What is counted: "patients", "surrogate groups" or "images".
+        What is counted: "patients", "surrogate groups", "images", or of several cohorts "patients or surrogate groups".
     question
         What the index test answers.
+    remarks
+        What readers of several cohorts' sums must know.
     """
 
     root: Box
     crosstab: pd.DataFrame
     noun: str
     question: Question
+    remarks: tuple[str, ...] = ()
 
 
 def trace(
@@ -147,10 +154,12 @@ def trace(
     Notes
     -----
     A patient (or smear) is excluded when all its images are, and lacks the index test when all its
-    eligible images do; the reason is the commonest one, of equals the first in the manifest's order.
+    eligible images do; the reason is the commonest one, of equals the first in the manifest's order. `untested` is the
+    reason only where no eligible image has a row: as in the statistics, whose units are those with a row.
     A patient's score is the mean over the images with a usable result. Of an image that samples were made of, the index
     test is done when it is of any of them, and each of these counts in the mean by itself, as in the statistics. The reference is that of its
-    images; images of one patient that contradict each other make it inconclusive.
+    images that have a row, of a patient without any that of all; images of one patient that contradict each other make it
+    inconclusive.
     With ``question.unit`` "case" every image is traced by itself.
     """
     images = inventory.reset_index(drop=True)
@@ -159,7 +168,8 @@ def trace(
         images["patient_id"] = images["case_id"]
         predictions = predictions.assign(patient_id=images_of(predictions))
     outcomes = _outcomes(images, predictions, untested)
-    truths = _truths(images, question)
+    asked = images["case_id"].isin(set(images_of(predictions))) & images["status"].eq("included")
+    truths = _truths(images, asked, question)
     results = _results(predictions, question)
 
     def paths(units: Sequence[str | None]) -> pd.Series:
@@ -171,16 +181,80 @@ def trace(
                 found.setdefault(unit, []).append(outcome)
                 owner[unit] = patient
         ends = {unit: _end(results.get(owner[unit]), truths[owner[unit]]) for unit in found}
-        return pd.Series({unit: _path(reached, ends[unit]) for unit, reached in found.items()}, dtype=object)
+        return pd.Series(
+            {unit: _path(reached, ends[unit], untested) for unit, reached in found.items()}, dtype=object
+        )
 
     smears = _smears(images)
     units = {"images": paths(images["case_id"]), "patients": paths(images["patient_id"])}
     if any(smear is not None for smear in smears):
         units["smears"] = paths(smears)
-    noun = "images" if question.unit == "case" else "surrogate groups" if surrogate else "patients"
-    flow = Flow(_tree(units, question), _crosstab(units["patients"], truths, question), noun, question)
+    noun = "images" if question.unit == "case" else SURROGATES if surrogate else PATIENTS
+    unasked = dict.fromkeys(set(images["patient_id"]) - set(images["patient_id"][asked]), untested)
+    table = _crosstab(units["patients"], truths, unasked, question)
+    flow = Flow(_tree(units, question), table, noun, question)
     check(flow)
     return flow
+
+
+def combine(flows: Mapping[str, Flow]) -> Flow:
+    """Add the flows of several cohorts up, box by box, and their cross-tabulations cell by cell.
+
+    Parameters
+    ----------
+    flows
+        One a cohort, of one question, by the name that remarks call it.
+
+    Returns
+    -------
+    Flow
+        Of all patients, checked by `check`. Reasons are united: equal ones are added, in the order in which they occur.
+        Smears are counted only if every cohort names them.
+
+    Raises
+    ------
+    ValueError
+        No flow, or flows of different questions.
+    """
+    parts = list(flows.values())
+    asked = {(f.question.name, f.question.classes, f.question.positive, f.question.unit) for f in parts}
+    if len(asked) != 1:
+        raise ValueError(f"one question for all flows is needed, not {len(asked)}")
+    nouns = sorted({flow.noun for flow in parts})
+    named = [name for name, flow in flows.items() if flow.root.smears is not None]
+    unnamed = [name for name in flows if name not in named]
+    surrogate = [name for name, flow in flows.items() if flow.noun == SURROGATES]
+    remarks = ["A patient in the data of two hospitals is counted twice."] if len(parts) > 1 else []
+    if len(nouns) > 1:
+        remarks.append(
+            f"In {', '.join(surrogate)} groups of near duplicates are counted in the place of patients."
+        )
+    if named and unnamed:
+        remarks.append(f"Smears are not counted: no column names those of {', '.join(unnamed)}.")
+    table = parts[0].crosstab
+    for flow in parts[1:]:
+        table = table.add(flow.crosstab, fill_value=0)
+    rows = dict.fromkeys(name for flow in parts for name in flow.crosstab.index if name != "total")
+    table = table.loc[[*rows, "total"], parts[0].crosstab.columns].astype(np.int64)
+    root = _added([flow.root for flow in parts])
+    united = Flow(root, table, " or ".join(nouns), parts[0].question, tuple(remarks))
+    check(united)
+    return united
+
+
+def _added(boxes: Sequence[Box]) -> Box:
+    """Return the sum of boxes of one name, with the boxes below them united by their names."""
+    smears = [box.smears for box in boxes]
+    below: dict[str, list[Box]] = {}
+    for child in (child for box in boxes for child in box.boxes):
+        below.setdefault(child.label, []).append(child)
+    return Box(
+        boxes[0].label,
+        sum(box.patients for box in boxes),
+        sum(box.images for box in boxes),
+        None if None in smears else sum(n or 0 for n in smears),
+        [_added(same) for same in below.values()],
+    )
 
 
 def check(flow: Flow) -> None:
@@ -194,12 +268,49 @@ def check(flow: Flow) -> None:
     arms = eligible[TESTED]
     table = flow.crosstab
     assert table.loc["total", "total"] == eligible.patients, "cross-tabulation and eligible patients differ"
-    assert table.loc[NOT_DONE, "total"] == eligible[NOT_TESTED].patients, "patients without index test differ"
+    untested = [NOT_DONE, *unasked_rows(flow)]
+    assert table.loc[untested, "total"].sum() == eligible[NOT_TESTED].patients, (
+        "patients without index test differ"
+    )
     for arm in arms.boxes:
         assert table.loc[arm.label, "total"] == arm.patients, f"arm {arm.label} differs"
         assert table.loc[arm.label, NOT_DONE] == arm[NO_REFERENCE].patients, f"arm {arm.label} differs"
         for leaf in arm[REFERENCE].boxes:
             assert table.loc[arm.label, leaf.label] == leaf.patients, f"{arm.label}, {leaf.label} differ"
+
+
+def unasked_rows(flow: Flow) -> list[str]:
+    """Return the rows of the cross-tabulation that no analysis counts; mostly none."""
+    known = {*flow.question.answers, INCONCLUSIVE, NOT_DONE, "total"}
+    return [str(name) for name in flow.crosstab.index if name not in known]
+
+
+def crosstab_notes(flow: Flow) -> list[str]:
+    """Return what the cross-tabulation must say of rows that no analysis counts; mostly nothing."""
+    return [
+        f"Row “{name}”: these {flow.noun} were not given to the index test; no estimate counts them."
+        for name in unasked_rows(flow)
+    ]
+
+
+def reason_table(flow: Flow, title: str, sources: Mapping[str, str], leaky: bool = False) -> Table | None:
+    """Return every reason for which patients, smears or images left the study; None where the diagram prints each.
+
+    The diagram adds the rarest up where there are more than eight, and draws `scripts.UNKNOWN` for what its typeface lacks.
+    """
+    left = {EXCLUDED: flow.root[EXCLUDED], NOT_TESTED: flow.root[ELIGIBLE][NOT_TESTED]}
+    reasons = [(why, box) for why, parent in left.items() for box in _ordered(parent)]
+    crowded = any(len(box.boxes) > _REASONS_SHOWN for box in left.values())
+    if not crowded and not any(UNKNOWN in drawable(box.label) for _, box in reasons):
+        return None
+    units = [flow.noun] if flow.noun == "images" else [flow.noun, "smears", "images"]
+    if flow.root.smears is None and "smears" in units:
+        units.remove("smears")
+    body = [
+        [why, box.label, *(str(getattr(box, u if u in ("smears", "images") else "patients")) for u in units)]
+        for why, box in reasons
+    ]
+    return Table(title, ["left as", "reason", *units], body, range(2, 2 + len(units)), (), sources, leaky)
 
 
 def _outcomes(images: pd.DataFrame, predictions: pd.DataFrame, untested: str) -> list[Route]:
@@ -215,16 +326,17 @@ def _outcomes(images: pd.DataFrame, predictions: pd.DataFrame, untested: str) ->
         if state != "included":
             outcomes.append((EXCLUDED, why or "no reason given"))
         else:
-            outcomes.append(_path(answers.get(case, [(ELIGIBLE, NOT_TESTED, untested)]), ()))
+            outcomes.append(_path(answers.get(case, [(ELIGIBLE, NOT_TESTED, untested)]), (), untested))
     return outcomes
 
 
-def _path(outcomes: list[Route], end: Route) -> Route:
-    """Return a unit's path from its images': tested if any is, else untested if any is, else excluded."""
+def _path(outcomes: list[Route], end: Route, untested: str) -> Route:
+    """Return a unit's path from its images': tested if any is, else failed, without a row or excluded if any is."""
     if (ELIGIBLE, TESTED) in outcomes:
         return (ELIGIBLE, TESTED, *end)
-    untested = [o for o in outcomes if o[0] == ELIGIBLE]
-    return _commonest(untested or outcomes)
+    eligible = [o for o in outcomes if o[0] == ELIGIBLE]
+    failed = [o for o in eligible if o[2] != untested]
+    return _commonest(failed or eligible or outcomes)
 
 
 def _commonest(outcomes: list[Route]) -> Route:
@@ -256,10 +368,13 @@ def _results(predictions: pd.DataFrame, question: Question) -> dict[str, str]:
     return {str(k): str(v) for k, v in results[status.ne("not_done").to_numpy()].items()}
 
 
-def _truths(images: pd.DataFrame, question: Question) -> dict[str, str]:
+def _truths(images: pd.DataFrame, asked: pd.Series, question: Question) -> dict[str, str]:
     """Return each patient's result of the reference standard, or ``missing`` / ``inconclusive``."""
     found: dict[str, set[str]] = {patient: set() for patient in images["patient_id"]}
-    kept = images[images["status"].eq("included")]
+    # The accuracy step knows a patient's rows only; its numbers must follow from the cross-tabulation.
+    kept = images[
+        asked | (images["status"].eq("included") & ~images["patient_id"].isin(images["patient_id"][asked]))
+    ]
     for patient, status, label in zip(
         kept["patient_id"], kept["reference_status"], kept["label"], strict=True
     ):
@@ -307,14 +422,17 @@ def _tree(units: dict[str, pd.Series], question: Question) -> Box:
     return box("Potentially eligible", (), reasons(EXCLUDED, (EXCLUDED,)), eligible)
 
 
-def _crosstab(paths: pd.Series, truths: Mapping[str, str], question: Question) -> pd.DataFrame:
-    """Count eligible patients by index test and reference standard, with totals."""
-    rows = [*question.answers, INCONCLUSIVE, NOT_DONE]
+def _crosstab(
+    paths: pd.Series, truths: Mapping[str, str], unasked: Mapping[str, str], question: Question
+) -> pd.DataFrame:
+    """Count eligible patients by index test and reference standard, with totals; `unasked` says which row others go to."""
+    others = dict.fromkeys(unasked[p] for p, path in paths.items() if path[0] == ELIGIBLE and p in unasked)
+    rows = [*question.answers, INCONCLUSIVE, NOT_DONE, *others]
     columns = [*question.truths, INCONCLUSIVE, NOT_DONE]
     table = pd.DataFrame(0, index=rows, columns=columns, dtype=np.int64)
     for patient, path in paths.items():
         if path[0] == ELIGIBLE:
-            row = path[2] if path[1] == TESTED else NOT_DONE
+            row = path[2] if path[1] == TESTED else unasked.get(patient, NOT_DONE)
             truth = truths[patient]
             table.loc[row, NOT_DONE if truth == MISSING else truth] += 1
     table["total"] = table.sum(axis=1)
@@ -333,6 +451,9 @@ def _walk(box: Box) -> Iterator[Box]:
 _SIZE, _LEADING, _PAD, _GAP = 11.0, 14.5, 7.0, 20.0
 _ARM_WIDTH, _ARM_GAP = 112.0, 10.0
 _REASONS_SHOWN = 8
+_BULLET, _INDENT = "•\u00a0", "\u00a0" * 3
+_SIDE_STAGE = 1  # the box of an arm that stands beside its line
+_BESIDE = 14.0  # pixels that an arm's side box leaves free for the arm's line
 _INK, _LINE, _FILL, _SIDE_FILL = "#1a1a1a", "#555555", "#eef4f9", "#ffffff"
 
 
@@ -425,19 +546,28 @@ def _draw_arms(
         for centre in centres:
             lines.append(([(centre, bus), (centre, bus + _GAP / 2)], True))
         y = bus + _GAP / 2
+        above: dict[float, _Shape] = {}
         for level in range(max(map(len, stages))):
-            placed = [
-                (_shape(x, y, arm_width, *texts[level]), level + 1 < len(texts))
+            beside = _BESIDE if level == _SIDE_STAGE else 0.0
+            placed = {
+                x: _shape(x + beside, y, arm_width - beside, *texts[level])
                 for x, texts in zip(left, stages, strict=True)
                 if level < len(texts)
-            ]
-            bottom = max(shape.bottom for shape, _ in placed)
-            for shape, goes_on in placed:
-                shapes.append(shape)
-                if goes_on:
-                    centre = shape.x + arm_width / 2
-                    lines.append(([(centre, shape.bottom), (centre, bottom + _GAP)], True))
-            y = bottom + _GAP
+            }
+            shapes.extend(placed.values())
+            bottom = max(shape.bottom for shape in placed.values())
+            if beside:
+                # Who lacks the reference standard leaves the arm's line, which goes on.
+                for x, shape in placed.items():
+                    line, middle = x + beside / 2, shape.y + shape.height / 2
+                    lines.append(([(line, above[x].bottom), (line, bottom + _GAP / 2)], True))
+                    lines.append(([(line, middle), (shape.x, middle)], True))
+            elif level > _SIDE_STAGE + 1:
+                for x, shape in placed.items():
+                    centre = x + arm_width / 2
+                    lines.append(([(centre, above[x].bottom), (centre, shape.y)], True))
+            above = placed
+            y = bottom + _GAP / 2 if level <= _SIDE_STAGE else bottom + _GAP
         y -= _GAP / 2
     return y - _GAP / 2
 
@@ -453,7 +583,8 @@ def _stages(arm: Box, flow: Flow) -> list[tuple[list[str], list[str], str]]:
     stages.append(([NO_REFERENCE], _side_text(lost, flow.noun), _SIDE_FILL))
     stages.append(([REFERENCE], _counts(kept, flow.noun), _FILL))
     shown = [leaf for leaf in kept.boxes if binary or leaf.patients or leaf.label == arm.label]
-    body = [f"{leaf.label}: {leaf.patients}" for leaf in shown]
+    mark = "" if binary else _BULLET
+    body = [f"{mark}{leaf.label}:\u00a0{leaf.patients}" for leaf in shown]
     stages.append((["Target condition" if binary else "Final diagnosis"], body, _FILL))
     return stages
 
@@ -469,28 +600,43 @@ def _side_text(box: Box, noun: str) -> list[str]:
     """Return counts and reasons; beyond eight reasons the rarest are added up in one line."""
     if box.images == 0 and box.patients == 0:
         return [_many(0, noun)]
-    ordered = sorted(box.boxes, key=lambda r: (-r.patients, -r.images))
+    ordered = _ordered(box)
     most = len(ordered) if len(ordered) <= _REASONS_SHOWN else _REASONS_SHOWN - 1
     shown, rest = ordered[:most], ordered[most:]
     if rest:
         smears = None if box.smears is None else sum(r.smears or 0 for r in rest)
         patients, images = sum(r.patients for r in rest), sum(r.images for r in rest)
-        shown = [*shown, Box(f"{len(rest)} other reasons", patients, images, smears)]
+        shown = [*shown, Box(f"{len(rest)} other reasons (each in the JSON file)", patients, images, smears)]
     # A single reason has the box's own counts.
-    texts = [f"• {r.label}" + (f": {', '.join(_counts(r, noun))}" if len(shown) > 1 else "") for r in shown]
+    texts = [
+        f"{_BULLET}{r.label}" + (f": {', '.join(_counts(r, noun))}" if len(shown) > 1 else "") for r in shown
+    ]
     return [*_counts(box, noun), *texts]
+
+
+def _ordered(box: Box) -> list[Box]:
+    """Return the boxes below, the commonest reason first."""
+    return sorted(box.boxes, key=lambda r: (-r.patients, -r.images))
 
 
 def _many(n: int, noun: str) -> str:
     # A no-break space: a number must not lose its noun at the end of a line.
-    return f"{n}\u00a0{noun[:-1] if n == 1 else noun}"
+    return f"{n}\u00a0{one_of(noun) if n == 1 else noun}"
 
 
 def _shape(x: float, y: float, width: float, heading: list[str], body: list[str], fill: str) -> _Shape:
     room = width - 2 * _PAD
     bold = [line for text in heading for line in wrapped(text, room, _SIZE, bold=True)]
-    plain = [line for text in body for line in wrapped(text, room, _SIZE)]
-    return _Shape(x, y, width, bold + plain, len(bold), fill)
+    plain = [line for text in body for line in _hung(text, room)]
+    return _Shape(x, y, width, [in_reading_order(line) for line in bold + plain], len(bold), fill)
+
+
+def _hung(text: str, room: float) -> list[str]:
+    """Break a text into lines; under a bullet they are indented."""
+    if not text.startswith(_BULLET):
+        return wrapped(text, room, _SIZE)
+    lines = wrapped(text.removeprefix(_BULLET), room - text_width(_INDENT, _SIZE), _SIZE)
+    return [_BULLET + lines[0], *(_INDENT + line for line in lines[1:])]
 
 
 def _paint(
@@ -520,5 +666,14 @@ def _paint(
         for i, line in enumerate(s.lines):
             weight = "bold" if i < s.bold else "normal"
             y = s.y + _PAD + (i + 0.5) * _LEADING
-            axes.text(s.x + _PAD, y, line, size=_SIZE, weight=weight, color=_INK, va="center_baseline")
+            axes.text(
+                s.x + _PAD,
+                y,
+                line,
+                size=_SIZE,
+                weight=weight,
+                color=_INK,
+                va="center_baseline",
+                parse_math=False,
+            )
     return figure
