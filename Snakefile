@@ -26,11 +26,13 @@ include: "workflow/rules/reporting.smk"
 
 
 rule all:
-    """Everything: the study's report, one for each external hospital, and the description of the run."""
+    """Everything: the study's report, one for each external hospital, the model package, the description of the run."""
     default_target: True
     input:
         report="results/<study>/report/index.html",
         external=collect("results/<study>/external/{cohort}/report.html", cohort=EXTERNAL),
+        package="results/<study>/package/package.json",
+        lineage="results/<study>/lineage.html",
         crate="results/<study>/ro-crate-metadata.json",
         pictures=PICTURES,
 

@@ -96,7 +96,8 @@ FRONT += [
     "learning.combine",
     "learning.lock",
 ]
-FRONT += ["choices.primary"]
+FRONT += ["choices.primary", "choices.seal", "cohorts.arrival", "readers"]
+FRONT += ["learning.embed", "learning.explain", "learning.package", "learning.apply"]
 
 
 @pytest.mark.parametrize("module", FRONT)

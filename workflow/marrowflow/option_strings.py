@@ -59,6 +59,8 @@ def derived_sections(study: Study) -> dict[str, Any]:
     return {
         # Whether pictures are written too decides which rules run, not what any of them makes.
         "augmentation": study.augmentation.model_dump(mode="json", exclude={"materialise"}),
+        # Of the report's section, how many cases of a kind are explained.
+        "errors_shown": study.report.errors_shown,
         "distance": study.intake.near_duplicate_distance,
         "index_tests": study.index_tests,
         "members": {name: study.members_of(name) for name in study.ensembles},
@@ -67,6 +69,8 @@ def derived_sections(study: Study) -> dict[str, Any]:
         "protocols": list(study.splits.protocols),
         # Of the readers, what their measurement depends on: not what they are called, nor which files there are.
         "reader_units": {name: reader.unit for name, reader in study.readers.items()},
+        # Threads are part of what a network answers.
+        "threads": {name: model.training.threads for name, model in study.models.items()},
         # The team's sentences, which the reports print.
         "texts": study.model_dump(mode="json", include=set(Texts.model_fields)),
     }

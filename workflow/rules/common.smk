@@ -3,6 +3,7 @@
 Parsing only reads: the configuration, the cohort table and the package's sources.
 """
 
+import json
 import shlex
 import sys
 from collections import namedtuple
@@ -13,6 +14,7 @@ sys.path.insert(0, str(PACKAGE_PATH))
 
 from snakemake.exceptions import WorkflowError
 
+from marrowflow.checklists import FOLDER, read_checklist, refuse_incomplete
 from marrowflow.cohorts.table import read_cohorts
 from marrowflow.config import load_study
 from marrowflow.errors import UserError
@@ -36,6 +38,13 @@ try:
         }
         for cohort in read_cohorts(Path(STUDY.cohorts))
     }
+    # A required checklist with a text missing stops the study before its first job, not after the training.
+    refuse_incomplete(
+        STUDY,
+        STUDY.study,
+        [read_checklist(FOLDER / f"{name}.csv") for name in STUDY.report.require],
+        {name: cohort["source"] for name, cohort in COHORTS.items()},
+    )
 except UserError as error:
     # Without the source: a user's mistake must not look like a bug of the workflow.
     raise WorkflowError(str(error)) from None
@@ -56,6 +65,11 @@ WEIGHTS = {
 # The image whose stain a recipe aims at; none where it has no such target.
 TARGETS = {name: recipe.target or [] for name, recipe in STUDY.colour.items()}
 LABEL_MAP = STUDY.label_map or []
+# The note of when an external hospital was first taken up; a development one has none.
+ARRIVALS = {
+    name: f"results/{STUDY.study.key}/external/{name}/arrival.json" if name in EXTERNAL else []
+    for name in COHORTS
+}
 # What says all about a packed store: store.json holds the checksum of pixels.npy, which may be too large
 # to be compared by content and is therefore asked for, but not watched.
 STORE = ["store.json", "index.parquet"]
@@ -68,17 +82,25 @@ ACCURACY = [
     "roc_band",
     "pr",
     "calibration",
+    "calibration_uncalibrated",
     "score_histogram",
     "calibration_measures",
+    "calibration_measures_uncalibrated",
     "operating_points",
     "predictive_values",
     "decision",
     "differential",
     "warnings",
 ]
+# The tables of `statistics.shift` for one external hospital.
+SHIFT = ["domain", "characteristics", "projection", "components", "colour"]
 # The tables of `statistics.compare`; the first index test is compared with all others, where there are any.
 COMPARISON = ["comparisons", "agreement", "agreement_counts", "warnings"]
 COMPARED = len(INDEX_TESTS) > 1
+# Reporting checklists: the study's page answers all, a hospital's the one on diagnostic accuracy.
+CHECKLISTS = [str(FOLDER / f"{name}.csv") for name in ("stard", "tripod_ai", "claim")]
+# The cases that reports show with where the networks looked; none where they show none.
+EXPLAINED = PROTOCOLS if STUDY.report.errors_shown and STUDY.report.saliency else []
 # Tables of readers and other products by name, and the tables of `statistics.readers`.
 READERS = {name: reader.table for name, reader in STUDY.readers.items()}
 READ = [
@@ -135,6 +157,11 @@ def options(*names):
 def code(module):
     """Return the digest of a module and of all that it imports in the package."""
     return code_digest(module)
+
+
+def developed(wildcards):
+    """Return the hospitals by development cohort, as JSON."""
+    return json.dumps({name: COHORTS[name]["hospital"] for name in DEVELOPMENT}, ensure_ascii=False)
 
 
 def sheets_of(wildcards):

@@ -23,6 +23,7 @@ from marrowflow.predictions import check_predictions, read_predictions, write_pr
 from marrowflow.splits.optimism import optimism_table
 from marrowflow.statistics.accuracy import measure
 from marrowflow.statistics.compare import Subject, compare_paired
+from marrowflow.statistics.uncalibrated import measure_uncalibrated
 
 CLASSES = ["healthy", "AML", "ALL", "CML"]
 POSITIVE = ["AML", "ALL", "CML"]
@@ -45,6 +46,9 @@ EXTERNAL_SECTIONS = (
     "members",
     "index_tests",
     "protocols",
+    "readers",
+    "subgroups",
+    "texts",
 )
 """What a hospital's report is told of the configuration."""
 _REASONS = ["unreadable: truncated", "out of focus", "not eligible: treated before", "too dark"]
@@ -88,6 +92,9 @@ def options_of(
         "models": {"lite": {"network": "tf_efficientnet_lite0", "mode": "frozen"}},
         "members": {},
         "colour": {"raw": {"method": "none"}, "corrected": {"method": "reflection_median"}},
+        "readers": {},
+        "subgroups": {},
+        "texts": {},
     }
 
 
@@ -265,14 +272,11 @@ def _index_test(
         sharpness = (2.2 if protocol == "sound" else 3.2) - 0.4 * (cohort != "development")
         table = predictions_of(inventory, test, rng, sharpness)
         write_predictions(root / "predictions" / where / cohort / "predictions.parquet", table, CLASSES)
-        tables = measure(
-            check_predictions(table, CLASSES),
-            ENDPOINTS,
-            ["patient", "case"],
-            SETTINGS,
-            lock,
-        )
-        for kind, content in vars(tables).items():
+        checked = check_predictions(table, CLASSES)
+        found = vars(measure(checked, ENDPOINTS, ["patient", "case"], SETTINGS, lock))
+        # As if the locked calibration had changed nothing.
+        before = measure_uncalibrated(checked, checked, ENDPOINTS, ["patient", "case"], SETTINGS, lock)
+        for kind, content in {**before, **found}.items():
             write_table(root / "accuracy" / where / cohort / f"{kind}.csv", content)
     for fold in range(FOLDS):
         folder = root / "training" / where / str(fold)

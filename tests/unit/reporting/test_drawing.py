@@ -1,6 +1,11 @@
 """What all figures share: the same bytes, no style left behind, text within its room."""
 
+import base64
 import hashlib
+import warnings
+from collections import Counter
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from marrowflow.reporting import drawing, figures
 
@@ -61,3 +67,56 @@ def test_an_alternative_text_is_one_line_that_ends() -> None:
     text = drawing.alternative_text("ROC", "n = 3", ["AUC 0.900 (0.850\u00a0to\u00a00.950)", "\nn = 2"])
     assert text == "ROC. n = 3. AUC 0.900 (0.850 to 0.950); n = 2"
     assert len(drawing.alternative_text("ROC", "n = 3", ["AUC 0.900"] * 500)) <= 1000
+
+
+HOSTILE = [
+    "$\\frac{1}{2}$ of $x_i",
+    "<script>&amp;\"'",
+    "שלום (בית) 12",
+    "مستشفى",
+    "😀🏥李",
+    "a\nb\tc\u202ed",
+]
+
+
+def test_words_of_a_user_are_drawn_without_a_warning_and_are_no_mathematics(tmp_path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sheet = drawing.Sheet.start(" ".join(HOSTILE), "n = 3", 60, leaky=False)
+        axes = sheet.panel(40, 200, 20, 0)
+        axes.set_xticks(range(len(HOSTILE)), HOSTILE)
+        before = [text.get_text() for text in sheet.figure.findobj(Text)]
+        saved = drawing.save(sheet.figure, tmp_path, "hostile")
+    told = saved.svg.decode()
+    # Matplotlib notes what it drew, escaped, in comments.
+    assert "<!-- $\\frac{1}{2}$ of $x_i -->" in told and "<script" not in told and "mathtext" not in told
+    assert "<!-- 12 (תיב) םולש -->" in told or "<!-- (תיב) םולש 12 -->" in told
+    assert "<!-- ﻰﻔﺸﺘﺴﻣ -->" in told and "😀□□" in told and "\u202e" not in told
+    # The figure itself keeps the words as they were told.
+    assert [text.get_text() for text in sheet.figure.findobj(Text)] == before
+
+
+def test_text_that_cannot_be_drawn_has_the_width_of_what_is() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert drawing.text_width("🏥", 11) == drawing.text_width("□", 11) > 0
+    assert drawing.wrapped("one\ntwo\tthree", 400) == ["one two three"]
+
+
+def test_a_page_carries_a_figure_in_fewer_bytes(tmp_path) -> None:
+    saved = drawing.save(small(), tmp_path, "roc")
+    kind, _, data = saved.uri.partition(",")
+    assert kind == "data:image/svg+xml" and not set(data) & set("\"'<>&#")
+    carried = ElementTree.fromstring(unquote(data))
+    original = ElementTree.fromstring(saved.svg)
+
+    def shown(root: ElementTree.Element) -> Counter:
+        return Counter(
+            e.tag for e in root.iter() if e.tag.rpartition("}")[2] in ("path", "use", "rect", "g", "clipPath")
+        )
+
+    assert shown(carried) == shown(original) and len(data) < 0.65 * len(base64.b64encode(saved.svg))
+    # Every reference leads to what it names.
+    ids = {e.get("id") for e in carried.iter()}
+    named = {e.get("href", "#").removeprefix("#") for e in carried.iter() if e.tag.endswith("use")}
+    assert named and named <= ids

@@ -85,6 +85,7 @@ def beta(tree: Tree) -> str:
     out = tree.results / "external" / "beta"
     argv = ["--options", json.dumps(external_options(tree.options)), "--results", str(tree.results)]
     argv += ["--primary", str(tree.primary), "--cohort", "beta", "--hospital", "Hospital B"]
+    argv += ["--manifest", "manifest.csv", "--development", json.dumps({"alpha": "Hospital A"})]
     external.main([*argv, "--out", str(out)])
     return (out / "report.html").read_text(encoding="utf-8")
 

@@ -16,7 +16,7 @@ from marrowflow.reporting.reporter import Reporter, missing, stem, unit_title
 from marrowflow.reporting.results import read_csv
 from marrowflow.reporting.tables import Table
 
-_BINARY = (("auc", ""), ("sensitivity", ""), ("specificity", ""), ("ppv", ""), ("npv", ""))
+_BINARY = (("auc", ""), ("sensitivity", ""), ("specificity", ""))
 _CLASSES = (("accuracy", ""), ("balanced_accuracy", ""), ("mcc", ""), ("kappa", ""))
 
 

@@ -22,8 +22,11 @@ from marrowflow.config import (
     Identifier,
     Model,
     Protocol,
+    Reader,
     Report,
     Section,
+    Subgroups,
+    Texts,
     Unit,
 )
 from marrowflow.errors import UserError
@@ -50,6 +53,10 @@ class CommonOptions(Section):
     units: list[Unit]
     endpoints: dict[Identifier, Endpoint]
     report: Report = Report()
+    texts: Texts = Texts()
+    """The team's own sentences."""
+    subgroups: Subgroups = Subgroups()
+    readers: dict[Identifier, Reader] = Field(default_factory=dict)
     accuracy: Accuracy = Accuracy()
     models: dict[Identifier, Model]
     members: dict[Identifier, list[Identifier]] = Field(default_factory=dict)

@@ -7,6 +7,7 @@ numbers behind them into the page's folder ``figures/``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from marrowflow.prediction_columns import PARENT
 from marrowflow.predictions import ENSEMBLE, NO_REFERENCE
 from marrowflow.reporting import drawing, figures, page, tables
 from marrowflow.reporting.accuracy_figures import Asked, Drawing, endpoint_drawings
-from marrowflow.reporting.flow import Flow, draw, trace
+from marrowflow.reporting.flow import Flow, crosstab_notes, draw, reason_table, trace
 from marrowflow.reporting.measures import Beside, measure_blocks, three_analyses
 from marrowflow.reporting.reporter import (
     SURROGATE,
@@ -102,6 +103,7 @@ def flow_blocks(
             "protocol": test.protocol,
             "endpoint": flow.question.name,
             "counted": flow.noun,
+            "remarks": list(flow.remarks),
             "flow": flow.root.as_dict(),
         },
     )
@@ -134,7 +136,9 @@ def flow_blocks(
         reporter.sources(crosstab),
         test.leaky,
     )
-    return [diagram, table]
+    table = replace(table, notes=[*table.notes, *crosstab_notes(flow)])
+    every = reason_table(flow, f"{hospital}: every reason", reporter.sources(tree), test.leaky)
+    return [diagram, *([page.Folded("Every reason", [every])] if every else []), table]
 
 
 # Accuracy

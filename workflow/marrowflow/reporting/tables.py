@@ -67,12 +67,20 @@ MEANS = HEADLINE_CLASSES[1:]
 
 
 @dataclass(frozen=True)
+class Link:
+    """A cell that leads somewhere: to a file beside the page, or to one of its anchors (``#errors-sound``)."""
+
+    text: str
+    href: str
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table as a page prints it: all cells are text; columns in `numeric` are set flush right."""
+    """A table as a page prints it: cells are text or links; columns in `numeric` are set flush right."""
 
     title: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[str | Link]]
     numeric: Sequence[int] = ()
     notes: Sequence[str] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
@@ -312,100 +320,6 @@ def crosstab_table(
         sources,
         leaky,
     )
-
-
-def overview_rows(inventory: pd.DataFrame, classes: Sequence[str], noun: str = PATIENTS) -> dict[str, str]:
-    """Describe one cohort: characteristic → value, in the order in which the table prints them.
-
-    Patients are those with at least one included image; percentages are of them.
-    """
-    kept = inventory[inventory["status"].eq("included")]
-    first = kept.drop_duplicates("patient_id")
-    patients, lost = (
-        kept["patient_id"].nunique(),
-        inventory["patient_id"].nunique() - kept["patient_id"].nunique(),
-    )
-    surrogate = inventory["patient_source"].eq("surrogate").any()
-    rows = {
-        noun: f"{patients}{f' {SURROGATES}' if surrogate and noun != SURROGATES else ''}",
-        "smears": _smears(kept),
-        "images": str(len(kept)),
-        f"images a {noun[:-1]}, median (range)": _spread(kept.groupby("patient_id").size()),
-        f"excluded {noun}": str(lost),
-        "excluded images": str(len(inventory) - len(kept)),
-    }
-    for name in classes:
-        of_class = kept[kept["reference_status"].eq("ok") & kept["label"].eq(name)]
-        rows[f"{name}: {noun} (images)"] = f"{of_class['patient_id'].nunique()} ({len(of_class)})"
-    for status in ("inconclusive", "missing"):
-        of_status = kept[kept["reference_status"].eq(status)]
-        rows[f"reference {status}: {noun} (images)"] = (
-            f"{of_status['patient_id'].nunique()} ({len(of_status)})"
-        )
-    rows["age in years, median (range)"] = _ages(first)
-    rows["sex"] = _sexes(first)
-    return rows
-
-
-def overview_table(
-    cohorts: Mapping[str, pd.DataFrame],
-    classes: Sequence[str],
-    headings: Mapping[str, str],
-    sources: Mapping[str, str],
-) -> Table:
-    """Return Table 1: characteristics by row, cohorts by column."""
-    surrogate = [c for c, inventory in cohorts.items() if inventory["patient_source"].eq("surrogate").any()]
-    noun = SURROGATES if len(surrogate) == len(cohorts) else PATIENTS
-    described = {cohort: overview_rows(inventory, classes, noun) for cohort, inventory in cohorts.items()}
-    names = next(iter(described.values()))
-    remark = f"In {', '.join(headings[c] for c in surrogate)} surrogate groups of near duplicates are counted as patients."
-    return Table(
-        f"Cohorts: {noun}, images and reference diagnoses",
-        ["characteristic", *(headings[c] for c in described)],
-        [[name, *(rows[name] for rows in described.values())] for name in names],
-        (),
-        [
-            f"A {noun[:-1]} with images of more than one class counts in each. Included images only, unless the row says excluded.",
-            *([remark] if surrogate and noun == PATIENTS else []),
-        ],
-        sources,
-    )
-
-
-def _smears(kept: pd.DataFrame) -> str:
-    """Count named smears; slide ids need be unique within a patient only."""
-    if "slide_id" not in kept:
-        return MISSING
-    named = kept[kept["slide_id"].notna() & kept["slide_id"].astype(str).ne("")]
-    return str(len(named.drop_duplicates(["patient_id", "slide_id"]))) if len(named) else MISSING
-
-
-def _spread(values: pd.Series) -> str:
-    return MISSING if values.empty else f"{values.median():g} ({values.min():g} to {values.max():g})"
-
-
-def _ages(patients: pd.DataFrame) -> str:
-    ages = (
-        pd.to_numeric(patients["age"], errors="coerce").dropna()
-        if "age" in patients
-        else pd.Series(dtype=float)
-    )
-    return MISSING if ages.empty else f"{_spread(ages)}{_unknown(len(patients) - len(ages))}"
-
-
-def _sexes(patients: pd.DataFrame) -> str:
-    if "sex" not in patients:
-        return MISSING
-    known = patients["sex"].dropna().astype(str)
-    known = known[known.ne("")]
-    counts = ", ".join(
-        f"{name} {n} ({n / len(known):.0%})" for name, n in sorted(known.value_counts().items())
-    )
-    return f"{counts}{_unknown(len(patients) - len(known))}" if counts else MISSING
-
-
-def _unknown(n: int) -> str:
-    return f"; {MISSING} in {n}" if n else ""
 
 
 def counts_table(
