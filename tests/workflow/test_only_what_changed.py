@@ -11,16 +11,26 @@ from pathlib import Path
 import pytest
 from project import DELTA, add_cohort, copy_project, planned, replace
 
-INDEX_TESTS, FOLDS, COLOURS, EXTERNAL = 3, 3, 2, 2
+INDEX_TESTS, FOLDS, COLOURS, EXTERNAL, READERS = 3, 3, 2, 2, 2
+COHORTS, PATIENT_SETS = 1 + EXTERNAL, 1 + EXTERNAL  # the one development cohort is a set of patients of its own
 
-REPORTS = {"report_cohort": EXTERNAL, "report_study": 1, "describe_run": 1, "all": 1}
+STUDY_REPORT = {"report_study": 1, "describe_run": 1, "all": 1}
+REPORTS = {"report_cohort": EXTERNAL, **STUDY_REPORT}
+# What is made of the accuracy tables of all hospitals.
+SUMMARY = {"audit_figures": 1, "pool_hospitals": 1, **STUDY_REPORT}
 ACCURACY = {
-    "measure_accuracy": INDEX_TESTS * (1 + EXTERNAL),
-    "compare_index_tests": 1 + EXTERNAL,
+    "measure_accuracy": INDEX_TESTS * PATIENT_SETS,
+    "compare_index_tests": PATIENT_SETS,
+    "measure_subgroups": PATIENT_SETS,
+    "measure_readers": PATIENT_SETS,
+    "measure_shift": EXTERNAL,
+    "package_model": 1,  # its card prints the accuracy on development patients
+    **SUMMARY,
     **REPORTS,
 }
 # One external hospital's own jobs from its manifest on, and the study's summary.
 ONE_HOSPITAL = {
+    "note_arrival": 1,
     "ingest_cohort": 1,
     "correct_cohort": COLOURS,
     "check_external": 1,
@@ -28,33 +38,57 @@ ONE_HOSPITAL = {
     "apply_lock": INDEX_TESTS,
     "measure_accuracy": INDEX_TESTS,
     "compare_index_tests": 1,
+    "measure_subgroups": 1,
+    "take_reader": READERS,
+    "measure_readers": 1,
+    "embed_cohort": 1,
+    "measure_shift": 1,
+    "explain_cohort": 1,
     "report_cohort": 1,
-    "report_study": 1,
-    "describe_run": 1,
-    "all": 1,
+    **SUMMARY,
 }
-FROM_LOCK = {"lock_choices": INDEX_TESTS, "apply_lock": INDEX_TESTS * EXTERNAL, **ACCURACY}
+# What the choices are sealed, packed and shown with.
+FROM_CHOICES = {
+    "explain_cohort": PATIENT_SETS,
+    "measure_subgroups": PATIENT_SETS,
+    "measure_readers": PATIENT_SETS,
+    "seal_development": 1,
+    "package_model": 1,
+}
+FEATURES = {"embed_cohort": COHORTS, "measure_shift": EXTERNAL}
+FROM_LOCK = {
+    "lock_choices": INDEX_TESTS,
+    "apply_lock": INDEX_TESTS * EXTERNAL,
+    **FROM_CHOICES,
+    "measure_accuracy": INDEX_TESTS * PATIENT_SETS,
+    "compare_index_tests": PATIENT_SETS,
+    **SUMMARY,
+    **REPORTS,
+}
 FROM_TRAINING = {
     "train_fold": INDEX_TESTS * FOLDS,
     "predict_development": INDEX_TESTS,
     "predict_external": INDEX_TESTS * EXTERNAL,
+    **FEATURES,
     **FROM_LOCK,
 }
 # One index test's own jobs from its raw development predictions on, and those that set it beside the others.
 ONE_FROM_LOCK = {
     "lock_choices": 1,
     "apply_lock": EXTERNAL,
-    "measure_accuracy": 1 + EXTERNAL,
-    "compare_index_tests": 1 + EXTERNAL,
+    **FROM_CHOICES,
+    "measure_accuracy": PATIENT_SETS,
+    "compare_index_tests": PATIENT_SETS,
+    **SUMMARY,
     **REPORTS,
 }
 ONE_FROM_TRAINING = {
     "train_fold": FOLDS,
     "predict_development": 1,
     "predict_external": EXTERNAL,
+    **FEATURES,
     **ONE_FROM_LOCK,
 }
-STUDY_REPORT = {"report_study": 1, "describe_run": 1, "all": 1}
 
 
 def package(project: Path, name: str) -> Path:
@@ -104,7 +138,7 @@ def test_an_external_hospital_runs_its_own_jobs_and_the_summary(copy):
 def test_an_external_hospital_taken_away_runs_the_summary(copy):
     table = copy / "resources/cohorts.tsv"
     table.write_text("".join(line for line in table.open() if not line.startswith("gamma\t")))
-    assert planned(copy) == STUDY_REPORT
+    assert planned(copy) == SUMMARY
 
 
 def test_a_development_hospital_runs_its_own_intake_and_all_folds(copy):
@@ -118,7 +152,9 @@ def test_a_development_hospital_runs_its_own_intake_and_all_folds(copy):
         "draw_contact_sheet": COLOURS,
         "check_leakage": 1,
         "check_external": EXTERNAL,
+        "take_reader": READERS,
         **FROM_TRAINING,
+        "embed_cohort": COHORTS + 1,
     }
 
 
@@ -136,13 +172,18 @@ def test_edited_statistics_run_accuracy_and_reports_only(copy):
 
 def test_an_edited_comparison_runs_comparisons_and_reports_only(copy):
     edit(copy, "statistics/hypotheses.py")
-    assert planned(copy) == {"compare_index_tests": 1 + EXTERNAL, **REPORTS}
+    assert planned(copy) == {
+        "compare_index_tests": PATIENT_SETS,
+        "measure_readers": PATIENT_SETS,
+        **REPORTS,
+    }
 
 
 def test_an_edited_page_template_runs_the_reports_only(copy):
-    template = next(package(copy, "reporting/templates").iterdir())
+    template = package(copy, "reporting/templates/page.html")
     template.write_text(template.read_text() + "<!-- edited -->")
-    assert planned(copy) == REPORTS
+    # The audit is a module of the reports, and takes a second.
+    assert planned(copy) == {"audit_figures": 1, **REPORTS}
 
 
 def test_an_edited_module_that_training_imports_retrains_and_takes_in_nothing(copy):
@@ -153,7 +194,7 @@ def test_an_edited_module_that_training_imports_retrains_and_takes_in_nothing(co
 def test_an_edited_module_that_intake_imports_runs_everything_below(copy):
     edit(copy, "cohorts/quality.py")
     jobs = planned(copy)
-    assert jobs["ingest_cohort"] == 1 + EXTERNAL
+    assert jobs["ingest_cohort"] == COHORTS
     assert jobs["train_fold"] == INDEX_TESTS * FOLDS
     assert "paint_hospital" not in jobs
 
@@ -191,14 +232,14 @@ def test_another_licence_of_a_model_runs_the_reports(copy):
         "    licence: Apache-2.0\n    # Side of",
         "    licence: another one\n    # Side of",
     )
-    assert planned(copy) == REPORTS
+    assert planned(copy) == {"package_model": 1, **REPORTS}
 
 
 def test_an_ensemble_of_existing_members_asks_no_network_again(copy):
     """Its members share one colour recipe, so that it is one index test more."""
     with (copy / "config.yaml").open("a") as config:
         config.write("\nensembles: {both: {members: [lite0_finetune, lite0_frozen]}}\n")
-    assert planned(copy) == {"combine_development": 1, "choose_primary": 1, **ONE_FROM_LOCK}
+    assert planned(copy) == {"combine_development": 1, "choose_primary": 1, **FEATURES, **ONE_FROM_LOCK}
 
 
 def test_another_colour_recipe_of_a_model_trains_that_pair_only(copy):
@@ -241,13 +282,27 @@ def test_edited_code_that_applies_the_lock_runs_the_external_hospitals_from_ther
         "apply_lock": INDEX_TESTS * EXTERNAL,
         "measure_accuracy": INDEX_TESTS * EXTERNAL,
         "compare_index_tests": EXTERNAL,
+        "measure_subgroups": EXTERNAL,
+        "measure_readers": EXTERNAL,
+        "explain_cohort": EXTERNAL,
+        # The code that a hospital's images pass through is sealed, and packed.
+        "seal_development": 1,
+        "package_model": 1,
+        **SUMMARY,
         **REPORTS,
     }
 
 
 def test_another_primary_index_test_runs_comparisons_and_reports(copy):
     replace(copy / "config.yaml", "  primary: lite0_finetune-corrected\n", "  primary: lite0_frozen-raw\n")
-    assert planned(copy) == {"choose_primary": 1, "compare_index_tests": 1 + EXTERNAL, **REPORTS}
+    assert planned(copy) == {
+        "choose_primary": 1,
+        "compare_index_tests": PATIENT_SETS,
+        "pool_hospitals": 1,
+        **FROM_CHOICES,
+        **FEATURES,
+        **REPORTS,
+    }
 
 
 @pytest.mark.parametrize(
@@ -274,8 +329,8 @@ def test_more_replicates_run_accuracy_and_reports(copy):
 
 
 def test_another_title_runs_the_reports(copy):
-    replace(copy / "config.yaml", "  title: Diagnosis", "  title: The diagnosis")
-    assert planned(copy) == REPORTS
+    replace(copy / "config.yaml", '  title: "Diagnosis', '  title: "The diagnosis')
+    assert planned(copy) == {"package_model": 1, **REPORTS}
 
 
 def test_a_lost_network_is_trained_again(copy):
