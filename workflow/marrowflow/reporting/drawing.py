@@ -90,7 +90,10 @@ class Saved:
 
     @property
     def uri(self) -> str:
-        """The SVG as a data URI, for an ``img``: its ids cannot collide with another figure's, and nothing in it can run."""
+        """The SVG as a data URI, for an ``img``: its ids cannot collide with another figure's, and nothing in it can run.
+
+        It stands in a page as it is, between double quotes: it has none of its own, nor any ``<``, ``>`` or ``&``.
+        """
         return "data:image/svg+xml," + quote(_compact(self.svg.decode("utf-8")), safe=_PLAIN)
 
 
@@ -147,8 +150,8 @@ def _lines_as_seen(text: str) -> str:
     return "\n".join(in_reading_order(drawable(line)) for line in text.split("\n"))
 
 
-# What stands in a data URI, and in a page's attribute, as it is: beside letters and digits all that means nothing to either.
-_PLAIN = " !()*+,-./:;=?@_|~"
+# What stands in a data URI, and between double quotes in a page, as it is: beside letters and digits all that means nothing there.
+_PLAIN = " !'()*+,-./:;=?@_|~"
 
 
 def _compact(svg: str) -> str:
@@ -162,6 +165,11 @@ def _compact(svg: str) -> str:
     # Most of a figure is its glyphs' places, in hundredths of the type's size.
     svg = re.sub(
         r'(<use [^>]*) transform="translate\((\S+) 0\)"/>', lambda m: f'{m[1]} x="{float(m[2]):.0f}"/>', svg
+    )
+    svg = re.sub(
+        r' id="(?:figure|patch|axes|matplotlib\.axis|[a-z]+tick|text|line2d|[A-Za-z]+Collection)_\d+"',
+        "",
+        svg,
     )
     svg = svg.replace("DejaVuSans-Bold-", "b").replace("DejaVuSans-", "g")
     return svg.replace("xlink:href", "href").replace('"', "'")

@@ -113,6 +113,7 @@ def report_external(
             sections=[*sections, record],
         ),
         path,
+        results.root,
     )
     return path
 

@@ -300,7 +300,7 @@ def _points(axes: Axes, bins: pd.DataFrame) -> None:
         fmt="o-",
         ms=4,
         color=PALETTE[0],
-        ecolor="#7fb2d4",
+        ecolor="#4a90c0",
         lw=1.4,
         elinewidth=1.2,
         clip_on=False,  # markers at 0 and 1 are drawn whole, and above the axes' lines
@@ -466,7 +466,7 @@ def confusion(counts: pd.DataFrame, title: str, subtitle: str, leaky: bool = Fal
         axes = sheet.panel(left, len(answers) * cell, len(references) * height, 2)
         axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (i, j), n in np.ndenumerate(numbers):
-            colour = "white" if share[i, j] > 0.55 else INK
+            colour = "white" if share[i, j] > 0.7 else "black"
             axes.text(
                 j, i, f"{n}\n{percents[i][j]}", ha="center", va="center", linespacing=1.25, color=colour
             )

@@ -114,13 +114,20 @@ def flow_blocks(
         title,
         f"{root.patients} potentially eligible, {root['Excluded'].patients} excluded, {eligible.patients} eligible, "
         f"{eligible['No index test'].patients} without index test",
-        [f"index test {arm.label} {arm.patients}" for arm in eligible["Index test"].boxes],
+        [
+            *(f"index test {arm.label} {arm.patients}" for arm in eligible["Index test"].boxes),
+            *(
+                f"{left.label.lower()}, {box.label}: {box.patients} {flow.noun}, {box.images} images"
+                for left in (root["Excluded"], eligible["No index test"])
+                for box in left.boxes
+            ),
+        ],
     )
     question = flow.question
     cut = f" at the locked threshold {tables.number(question.threshold)}" if question.positive else ""
     below = "images" if root.smears is None else "smears and images"
     diagram = page.Figure(
-        f"Flow of {flow.noun} through {hospital} (index test {test.name}, endpoint {question.name}{cut}). "
+        f"{hospital}: flow of {flow.noun} (index test {test.name}, endpoint {question.name}{cut}). "
         f"Counted in {flow.noun}{'' if flow.noun == 'images' else f'; second line: {below}'}. {footnote}".strip(),
         alternative,
         drawing.embedded(draw(flow, leaky=test.leaky), f"{name}_narrow"),

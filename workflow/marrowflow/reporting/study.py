@@ -144,6 +144,7 @@ def report_study(
             sections=[*sections, record],
         ),
         path,
+        results.root,
     )
     return path
 
@@ -219,7 +220,7 @@ def _protocol_sections(
         section("All networks", "networks", network_blocks(reporter, options, protocol)),
         section(
             f"Flow of {reporter.common_noun(c.name for c in cohorts)} and cross-tabulation", "flow",
-            flow_blocks(reporter, test, WHOLE, "all hospitals together", whole, " ".join(whole.remarks))
+            flow_blocks(reporter, test, WHOLE, "All hospitals together", whole, " ".join(whole.remarks))
             if whole
             else [],
             flows,
