@@ -409,7 +409,7 @@ class Subgroups(Section):
     age_bands: list[float] = [18, 40, 65]
     """Limits between age bands in years; each band starts with its limit. Empty: no age bands."""
     quality: bool = True
-    """Groups by image quality: the thirds of the development images' focus, applied unchanged to every hospital."""
+    """Groups by image quality: the thirds of the development patients by the mean focus of their images, applied unchanged to every hospital."""
     min_patients: int = Field(default=10, ge=2)
     """A group of fewer patients is named with its n, and its accuracy is suppressed."""
 
@@ -420,16 +420,35 @@ class Subgroups(Section):
             raise ValueError("age_bands: positive limits in ascending order, such as [18, 40, 65]")
         return bands
 
+    @field_validator("columns")
+    @classmethod
+    def _groups_of_patients(cls, columns: list[str]) -> list[str]:
+        for name in columns:
+            if (
+                name in ("cohort", "patient_id", "case_id", "image", "all", "focus", "age")
+                or name != name.strip()
+            ):
+                raise ValueError(
+                    f"columns: {name!r} makes no groups of patients; name manifest columns such as sex"
+                )
+        _refuse_repeats(columns, "subgroups.columns")
+        return columns
 
-class Reader(Section):
-    """Another index test on the same patients: a haematologist, or another product."""
 
-    table: str | dict[Identifier, str]
-    """Its answers (CSV, TSV or Parquet): a prediction table, or one with cohort, image or patient_id, and predicted. Or a file for each cohort, {cohort: file}, so that answers for a new hospital leave the others as they were."""
+class ReaderShown(Section):
+    """What reports are told of a reader."""
+
     title: str = ""
     """What the reports call it, such as "haematologist, 12 years of practice"; empty takes its key."""
     unit: Unit = "case"
     """case: one answer an image; patient: one answer a patient."""
+
+
+class Reader(ReaderShown):
+    """Another index test on the same patients: a haematologist, or another product."""
+
+    table: str | dict[Identifier, str]
+    """Its answers (CSV, TSV or Parquet): a prediction table, or one with cohort, image or patient_id, and predicted. Or a file for each cohort, {cohort: file}, so that answers for a new hospital leave the others as they were."""
 
 
 Checklist = Literal["stard", "tripod_ai", "claim"]

@@ -11,7 +11,6 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -19,7 +18,7 @@ import pandas as pd
 
 from marrowflow.errors import UserError
 from marrowflow.files import sha256_of
-from marrowflow.provenance import code_digest
+from marrowflow.records.jobs import code_now
 
 Row = Mapping[str, str]
 
@@ -45,6 +44,8 @@ class Chain:
     """How many files are as recorded, changed, missing, or cannot be checked."""
     changed_code: set[str] = field(default_factory=set)
     """Rules whose code is another one now."""
+    unknown_code: set[str] = field(default_factory=set)
+    """Rules of which is not known what code they ran."""
 
     def lines(self, name: str) -> Iterator[str]:
         """Yield the chain of a file: itself, what made it, and, further in, what that was made from."""
@@ -57,12 +58,9 @@ class Chain:
         others = "".join(
             f", {n} {state}" for state, n in sorted(self.states.items()) if state != "as recorded"
         )
-        code = (
-            f"code changed since: {', '.join(sorted(self.changed_code))}"
-            if self.changed_code
-            else "code as it was"
-        )
-        return f"{files}{others}; {code}."
+        words = (("code changed since", self.changed_code), ("code unknown", self.unknown_code))
+        code = "; ".join(f"{word}: {', '.join(sorted(rules))}" for word, rules in words if rules)
+        return f"{files}{others}; {code or 'code as it was'}."
 
     def _lines(self, name: str, depth: int, told: set[str]) -> Iterator[str]:
         margin = "  " * depth
@@ -103,19 +101,14 @@ class Chain:
     def _step(self, row: Row) -> str:
         if not row["module"]:
             return ""
-        now = _code_now(row["module"])
+        now = code_now(row["module"])
+        if not row["code"]:
+            self.unknown_code.add(row["rule"])
+            return f" ({row['module']}, code unknown)"
         if row["code"] == now:
             return f" ({row['module']}, code {now} as now)"
         self.changed_code.add(row["rule"])
-        return f" ({row['module']}, code {row['code'] or 'unknown'}, NOW {now or 'no such module'})"
-
-
-@cache
-def _code_now(module: str) -> str:
-    try:
-        return code_digest(module)
-    except UserError:
-        return ""
+        return f" ({row['module']}, code {row['code']}, NOW {now or 'no such module'})"
 
 
 def read_lineage(root: Path) -> dict[str, Row]:

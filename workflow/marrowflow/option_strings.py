@@ -68,6 +68,9 @@ def derived_sections(study: Study) -> dict[str, Any]:
         "primary": study.report.model_dump(mode="json", include={"primary", "choose"}),
         "protocols": list(study.splits.protocols),
         # Of the readers, what their measurement depends on: not what they are called, nor which files there are.
+        "reader_titles": {
+            name: reader.model_dump(mode="json", exclude={"table"}) for name, reader in study.readers.items()
+        },
         "reader_units": {name: reader.unit for name, reader in study.readers.items()},
         # Threads are part of what a network answers.
         "threads": {name: model.training.threads for name, model in study.models.items()},

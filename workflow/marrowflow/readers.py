@@ -82,6 +82,9 @@ def take_in(
     """
     known = _units(inventory, options.unit)
     table, cohorts = _named(answers, options.unit, source), set(inventory["cohort"])
+    elsewhere = sorted(set(table["cohort"]) - cohorts)
+    if elsewhere:
+        log.info("%s: answers for %s are passed over here", source, ", ".join(elsewhere))
     table = table[table["cohort"].isin(cohorts)]
     _refuse_strangers(table, known, options.unit, source)
     left_out = table["case_id"].isin(known.index[~known["included"]])
@@ -163,11 +166,11 @@ def _named(answers: pd.DataFrame, unit: Unit, source: str) -> pd.DataFrame:
             empty = table[column].isna() | table[column].eq("")
             if empty.any():
                 raise UserError(f"{source}, row {table['row'][empty].iloc[0]}: {column} is empty; fill it in")
-        cohort, own = table["cohort"].astype(str), table[name].astype(str)
+        cohort, own = (table[column].astype(str).str.strip() for column in ("cohort", name))
         # A table of ours has the cohort before the id already.
         full = [o if o.startswith(f"{c}/") else f"{c}/{o}" for c, o in zip(cohort, own, strict=True)]
         table = table.assign(case_id=full)
-    return table.assign(cohort=table["case_id"].astype(str).str.partition("/")[0])
+    return table.assign(cohort=[case.partition("/")[0] for case in table["case_id"].astype(str)])
 
 
 def _refuse_strangers(table: pd.DataFrame, known: pd.DataFrame, unit: Unit, source: str) -> None:

@@ -7,6 +7,8 @@ import json
 import shlex
 import sys
 from collections import namedtuple
+from importlib.metadata import version
+from os.path import relpath
 from pathlib import Path
 
 PACKAGE_PATH = Path(workflow.basedir) / "workflow"
@@ -17,12 +19,16 @@ from snakemake.exceptions import WorkflowError
 from marrowflow.checklists import FOLDER, read_checklist, refuse_incomplete
 from marrowflow.cohorts.table import read_cohorts
 from marrowflow.config import load_study
+from marrowflow.config_problems import not_among
 from marrowflow.errors import UserError
 from marrowflow.option_strings import option_string
 from marrowflow.provenance import code_digest
+from marrowflow.reporting.figure_labels import figure_labels
 
 # Snakemake drops PYTHONPATH for jobs in conda environments; the prefix brings the package back.
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={shlex.quote(str(PACKAGE_PATH))}; ")
+# Braces in a folder's name are not Snakemake's.
+PREFIX = shlex.quote(str(PACKAGE_PATH)).replace("{", "{{").replace("}", "}}")
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={PREFIX}; ")
 
 IndexTest = namedtuple("IndexTest", ["model", "colour"])
 
@@ -38,6 +44,14 @@ try:
         }
         for cohort in read_cohorts(Path(STUDY.cohorts))
     }
+    for reader, own in STUDY.readers.items():
+        unknown = [] if isinstance(own.table, str) else [name for name in own.table if name not in COHORTS]
+        if unknown:
+            raise UserError(f"readers.{reader}.table: {not_among(unknown[0], list(COHORTS))}")
+        # Snakemake would keep what was made of an earlier file, without a word.
+        for path in [own.table] if isinstance(own.table, str) else own.table.values():
+            if not Path(path).is_file() and not path.startswith("resources/demo/"):
+                raise UserError(f"readers.{reader}.table: there is no file {path}")
     # A required checklist with a text missing stops the study before its first job, not after the training.
     refuse_incomplete(
         STUDY,
@@ -50,6 +64,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 DEVELOPMENT = [name for name, cohort in COHORTS.items() if cohort["role"] == "development"]
+HOSPITALS = {name: cohort["hospital"] for name, cohort in COHORTS.items()}
 EXTERNAL = [name for name, cohort in COHORTS.items() if cohort["role"] == "external"]
 PROTOCOLS = list(STUDY.splits.protocols)
 FOLDS = STUDY.fold_names
@@ -113,6 +128,9 @@ READ = [
     "agreement_counts",
     "warnings",
 ]
+# What the record of a run names. Relative, so that a copy of the project elsewhere is the same run.
+CONFIGFILES = [relpath(path) for path in workflow.configfiles]
+SNAKEMAKE = version("snakemake")
 # What training tells of itself, for all networks of the study.
 TRAINED = [
     f"results/<study>/training/{protocol}/{test.model}/{test.colour}/{fold}/{name}"
@@ -122,7 +140,9 @@ TRAINED = [
     for name in ("card.json", "history.csv")
 ]
 # And what it cost: the one thing that differs from run to run.
-COSTS = [path.replace("card.json", "cost.json") for path in TRAINED if path.endswith("card.json")]
+CARDS = [path for path in TRAINED if path.endswith("card.json")]
+COSTS = [path.replace("card.json", "cost.json") for path in CARDS]
+WEIGHT_FILES = [path.replace("card.json", "model.safetensors") for path in CARDS]
 # The augmented pictures, when the study wants them as files.
 PICTURES = [
     f"results/<study>/augmentation/{protocol}/{fold}/pictures_{colour}"

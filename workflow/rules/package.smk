@@ -10,10 +10,8 @@ rule seal_development:
             protocol=PROTOCOLS,
             test=INDEX_TESTS,
         ),
-        networks=[
-            path.replace("card.json", "model.safetensors") for path in TRAINED if path.endswith("card.json")
-        ],
-        cards=[path for path in TRAINED if path.endswith("card.json")],
+        networks=WEIGHT_FILES,
+        cards=CARDS,
         stores=collect(
             "results/<study>/images/{cohort}/{colour}/store.json", cohort=DEVELOPMENT, colour=STUDY.colour
         ),

@@ -1,19 +1,17 @@
-from importlib.metadata import version
-
-from marrowflow.reporting.figure_labels import figure_labels
-
-HOSPITALS = {name: cohort["hospital"] for name, cohort in COHORTS.items()}
-
-
 rule audit_figures:
     """Check the arithmetic of all accuracy tables before any of them is reported; a finding stops the run."""
     input:
-        accuracy=collect(
-            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/{table}.csv",
+        metrics=collect(
+            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/metrics.csv",
             protocol=PROTOCOLS,
             test=INDEX_TESTS,
             cohort=["development", *EXTERNAL],
-            table=["metrics", "confusion"],
+        ),
+        confusion=collect(
+            "results/<study>/accuracy/{protocol}/{test.model}/{test.colour}/{cohort}/confusion.csv",
+            protocol=PROTOCOLS,
+            test=INDEX_TESTS,
+            cohort=["development", *EXTERNAL],
         ),
     output:
         audit="results/<study>/audit.json",
@@ -30,9 +28,8 @@ rule audit_figures:
         runtime=10,
     params:
         code=code("reporting.audit"),
-        folder=f"results/{STUDY.study.key}/accuracy",
     shell:
-        "python -m marrowflow reporting.audit --accuracy {params.folder:q} --out {output.audit:q} 2> {log:q}"
+        "python -m marrowflow reporting.audit --accuracy {input.metrics:q} --out {output.audit:q} 2> {log:q}"
 
 
 rule report_cohort:
@@ -66,16 +63,20 @@ rule report_cohort:
             table=COMPARISON,
         ),
         development=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=DEVELOPMENT),
-        folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
+        folds=collect(
+            "results/<study>/splits/{protocol}/{part}",
+            protocol=PROTOCOLS,
+            part=["folds.parquet", "counts.csv"],
+        ),
         seal="results/<study>/locked/seal.json",
         arrival="results/<study>/external/{cohort}/arrival.json",
         subgroups=collect("results/<study>/subgroups/{protocol}/{{cohort}}/subgroups.csv", protocol=PROTOCOLS),
         shift=collect("results/<study>/shift/{{cohort}}/{table}.csv", table=SHIFT),
         explanations=collect(
-            "results/<study>/explanations/{protocol}/{{cohort}}/{part}",
-            protocol=EXPLAINED,
-            part=["cases.csv", "maps"],
+            "results/<study>/explanations/{protocol}/{{cohort}}/cases.csv", protocol=EXPLAINED
         ),
+        # A folder is watched by its time alone; cases.csv changes with the maps.
+        maps=ancient(collect("results/<study>/explanations/{protocol}/{{cohort}}/maps", protocol=EXPLAINED)),
         readers=collect(
             "results/<study>/comparisons/readers/{{cohort}}/{table}.csv", table=READ if READERS else []
         ),
@@ -116,7 +117,7 @@ rule report_cohort:
             "members",
             "models",
             "protocols",
-            "readers",
+            "reader_titles",
             "report",
             "study",
             "subgroups",
@@ -197,10 +198,11 @@ rule report_study:
         pooled=collect("results/<study>/pooled/{protocol}/pooled.csv", protocol=PROTOCOLS),
         shift=collect("results/<study>/shift/{cohort}/{table}.csv", cohort=EXTERNAL, table=SHIFT),
         explanations=collect(
-            "results/<study>/explanations/{protocol}/development/{part}",
+            "results/<study>/explanations/{protocol}/{cohort}/cases.csv",
             protocol=EXPLAINED,
-            part=["cases.csv", "maps"],
+            cohort=["development", *EXTERNAL],
         ),
+        maps=ancient(collect("results/<study>/explanations/{protocol}/development/maps", protocol=EXPLAINED)),
         readers=collect(
             "results/<study>/comparisons/readers/{cohort}/{table}.csv",
             cohort=["development", *EXTERNAL],
@@ -252,7 +254,7 @@ rule report_study:
             "models",
             "protocols",
             "published",
-            "readers",
+            "reader_titles",
             "report",
             "splits",
             "study",
@@ -302,9 +304,9 @@ rule describe_run:
     params:
         code=code("records.describe"),
         options=options(*type(STUDY).model_fields),
-        configfiles=[str(path) for path in workflow.configfiles],
+        configfiles=CONFIGFILES,
         root=subpath(output.crate, parent=True),
-        snakemake=version("snakemake"),
+        snakemake=SNAKEMAKE,
     shell:
         "python -m marrowflow records.describe --options {params.options:q} --root {params.root:q}"
         " --records .snakemake/metadata --results {input.report:q} {input.external:q} {input.package:q} --log {log:q} --snakemake {params.snakemake}"

@@ -230,8 +230,8 @@ rule pool_hospitals:
     params:
         code=code("statistics.pooled"),
         options=options("accuracy", "units"),
-        accuracy=f"results/{STUDY.study.key}/accuracy/{{protocol}}",
+        root=subpath(output.table, ancestor=3),
         cohorts=EXTERNAL,
     shell:
         "python -m marrowflow statistics.pooled --options {params.options:q} --primary {input.primary:q}"
-        " --accuracy {params.accuracy:q} --cohorts {params.cohorts:q} --out {output.table:q} 2> {log:q}"
+        " --accuracy {params.root:q}/accuracy/{wildcards.protocol} --cohorts {params.cohorts:q} --out {output.table:q} 2> {log:q}"

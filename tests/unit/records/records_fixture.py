@@ -12,6 +12,7 @@ import pandas as pd
 from marrowflow.config import Study, load_study
 
 ROOT = Path("results/s")
+OPTIONS = '{"units":["case"]}'
 LONG = "a_name_that_is_far_too_long_for_one_record_of_a_file_system_" * 4
 
 STUDY = {
@@ -44,8 +45,8 @@ def write_record(output: str, rule: str, inputs: list[str], job: str, **changes)
         "rule": rule,
         "input": sorted(inputs),
         "log": [f"{ROOT}/logs/{job}.log"],
-        "shellcmd": f"python -m marrowflow step.{rule} --options '{{}}' 2> {ROOT}/logs/{job}.log",
-        "params": sorted([repr("0123456789abcdef"), repr('{"units":["case"]}'), repr("Hospital A")]),
+        "shellcmd": f"python -m marrowflow step.{rule} --options '{OPTIONS}' 2> {ROOT}/logs/{job}.log",
+        "params": sorted([repr("0123456789abcdef"), repr(OPTIONS), repr("Hospital A")]),
         "record_format_version": 6,
         "conda_env": base64.b64encode(b"dependencies:\n  - numpy =2.4.6\n  - python =3.12\n").decode(),
         "software_stack_hash": "d41d8cd98f00b204e9800998ecf8427e",

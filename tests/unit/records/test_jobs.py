@@ -1,12 +1,14 @@
 """Snakemake's records are read as they are, and what is missing or odd is said."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 from records_fixture import LONG, ROOT, record_path, write_file, write_record
 
+from marrowflow.provenance import code_digest
 from marrowflow.records.jobs import Job, read_jobs
 
 METADATA = Path(".snakemake/metadata")
@@ -30,6 +32,44 @@ def test_texts_of_params_are_told_apart(run):
     assert (job.module, job.code, job.options) == ("step.ingest", "0123456789abcdef", '{"units":["case"]}')
     assert job.parameters == ("Hospital A",)
     assert (job.started, job.ended) == (1_000_000_000.0, 1_000_000_010.0)
+
+
+def job_given(*params, command="python -m marrowflow choices.seal"):
+    write_record(f"{ROOT}/x.json", "x", [], "x", params=sorted(map(repr, params)), shellcmd=command)
+    return read_jobs(METADATA, str(ROOT)).that_made(f"{ROOT}/x.json")
+
+
+def test_the_code_is_the_digest_of_the_jobs_own_step(run):
+    """A seal is given the digests of other steps, too; sorted, any of them may be the first."""
+    own = code_digest("choices.seal")
+    job = job_given("0" * 16, own, "f" * 16)
+    assert job.code == own
+    assert job.parameters == ("0" * 16, "f" * 16)
+
+
+def test_which_of_several_digests_is_the_code_is_not_guessed(run):
+    job = job_given("0" * 16, "f" * 16)
+    assert (job.code, job.parameters) == ("", ("0" * 16, "f" * 16))
+    assert job_given("0" * 16).code == "0" * 16
+    assert job_given("0" * 16, "f" * 16, command=None).code == ""
+
+
+def test_the_options_are_those_of_the_command(run):
+    """The hospitals by cohort are JSON, too, and sort before the options where a cohort is called aachen."""
+    hospitals, options = '{"aachen": "St. Mary\'s"}', '{"accuracy":{"seed":0},"title":"Mary\'s"}'
+    command = f"python -m marrowflow s --options {shlex.quote(options)} --developed {shlex.quote(hospitals)} 2> x.log"
+    job = job_given("0" * 16, hospitals, options, command=command)
+    assert (job.options, job.parameters) == (options, (hospitals,))
+
+
+@pytest.mark.parametrize("command", [None, "", "python -m marrowflow s", "s --options", "s --options 'half"])
+def test_a_command_without_options_has_none(run, command):
+    job = job_given("0" * 16, '{"a": 1}', command=command)
+    assert (job.options, job.parameters) == ("", ('{"a": 1}',))
+
+
+def test_lists_are_json_and_what_is_empty_is_left_out(run):
+    assert job_given("", None, [], ["ä", "b"]).parameters == ('["ä", "b"]',)
 
 
 def test_a_job_lasts_from_its_first_output_to_its_last(run):

@@ -243,6 +243,31 @@ def test_code_is_compared_with_that_of_now(run):
         assert ("ingest" in chain.changed_code) == (said != "as now")
 
 
+def test_code_that_is_not_known_is_not_said_to_have_changed(run):
+    digests = [repr("0" * 16), repr("f" * 16)]
+    for step in ("choices.seal", "no.such.step"):
+        command = f"python -m marrowflow {step}"
+        inventory = f"{ROOT}/cohorts/A/inventory.parquet"
+        write_record(
+            inventory, "ingest", ["data/A/manifest.csv"], "ingest/A", params=digests, shellcmd=command
+        )
+        lines, chain = told(run, "cohorts/A/inventory.parquet")
+        assert f"({step}, code unknown)" in lines[1]
+        assert chain.verdict().endswith("; code unknown: ingest.")
+
+
+def test_no_place_is_told_within_a_parameter(run):
+    for kind, parameter in (
+        ("json", '{"A": "/home/anna/m.csv"}'),
+        ("text", '["../anna/m.csv"]'),
+        ("list", ["/home/anna/m.csv"]),
+    ):
+        write_record(f"{ROOT}/{kind}.csv", kind, [], kind, params=[repr(parameter)])
+    page = page_of(traced(), ROOT / "lineage.html")
+    assert "anna" not in page
+    assert page.count("(outside the project)/m.csv") == 3
+
+
 def test_a_figures_chain_is_that_of_its_folder(run):
     lines, _ = told(run, "report/figures/roc.svg")
     assert any("data/A/manifest.csv" in line for line in lines)

@@ -9,6 +9,7 @@ import pytest
 from records_fixture import ROOT, sha256, study, write_benchmark, write_file, write_record
 
 from marrowflow.cohorts.table import read_cohorts
+from marrowflow.provenance import code_digest
 from marrowflow.records import software
 from marrowflow.records.benchmarks import NOT_MEASURED, Cost, benchmark_of, read_cost, summed
 from marrowflow.records.jobs import Job, Jobs, read_jobs
@@ -114,6 +115,18 @@ def test_devices_and_versions_come_from_the_networks(run):
     assert record["trained_with"] == {"torch": ["2.0", "2.1"]}
 
 
+def test_networks_that_the_study_no_longer_has_do_not_count(run):
+    before = recorded()
+    folder = f"{ROOT}/training/sound/m/raw/2"
+    write_file(f"{folder}/cost.json", json.dumps({"device": "old", "device_seconds": 99.0}))
+    write_file(f"{folder}/card.json", json.dumps({"versions": {"torch": "1.0"}}))
+    for name in ("cost.json", "card.json"):
+        write_record(f"{folder}/{name}", "train", ["weights/x.pt"], "train/sound/m/raw/2")
+    after = recorded()
+    assert after["devices"] == before["devices"]
+    assert after["trained_with"] == before["trained_with"]
+
+
 def test_environments_are_pins_where_conda_made_them_and_packages_elsewhere(run):
     write_record(f"{ROOT}/c.csv", "conda", [], "c", software_stack_hash="1f" * 16)
     found = recorded()["environments"]
@@ -131,6 +144,22 @@ def test_code_is_compared_with_that_of_now(run):
     assert recorded()["code"]["train"] == {
         "module": "step.train", "ran": ["0123456789abcdef"], "now": "no such module", "same": False,
     }  # fmt: skip
+
+
+def test_code_that_is_not_known_is_neither_the_same_nor_changed(run):
+    own, others = code_digest("choices.seal"), ["0" * 16, "f" * 16]
+    jobs = {"known": [own, *others], "unknown": others, "changed": others[:1], "bare": []}
+    for rule, digests in jobs.items():
+        command = "python -m marrowflow choices.seal" if rule != "bare" else "cp a b"
+        params = sorted(map(repr, digests))
+        write_record(f"{ROOT}/{rule}.json", rule, [], rule, params=params, shellcmd=command)
+    code = recorded()["code"]
+    assert {rule: code[rule]["same"] for rule in jobs} == {
+        "known": True, "unknown": None, "changed": False, "bare": None,
+    }  # fmt: skip
+    assert code["known"]["ran"] == [own]
+    assert code["unknown"]["ran"] == ["unknown"]
+    assert (code["unknown"]["now"], code["bare"]["now"]) == (own, "unknown")
 
 
 def test_no_place_is_told(run):

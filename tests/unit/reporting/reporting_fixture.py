@@ -46,7 +46,7 @@ EXTERNAL_SECTIONS = (
     "members",
     "index_tests",
     "protocols",
-    "readers",
+    "reader_titles",
     "subgroups",
     "texts",
 )
@@ -92,7 +92,7 @@ def options_of(
         "models": {"lite": {"network": "tf_efficientnet_lite0", "mode": "frozen"}},
         "members": {},
         "colour": {"raw": {"method": "none"}, "corrected": {"method": "reflection_median"}},
-        "readers": {},
+        "reader_titles": {},
         "subgroups": {},
         "texts": {},
     }

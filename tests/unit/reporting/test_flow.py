@@ -309,8 +309,9 @@ def test_two_cohorts_together_counted_by_hand() -> None:
         "Row “not in a test set”: these patients were not given to the index test; no estimate counts them."
     ]
     assert crosstab_notes(traced()) == []
-    assert both.remarks == (
-        "A patient in the data of two hospitals is counted twice.",
+    assert both.remarks[0] == "A patient in the data of two hospitals is counted twice."
+    assert "no estimate of accuracy together" in both.remarks[1]
+    assert both.remarks[2:] == (
         "Smears are not counted: no column names those of Z.",
     )
 

@@ -469,7 +469,7 @@ def test_classes_without_spread_are_told(tmp_path):
     # Means of proportions reckon with the errors that might have been.
     for metric, name in (("balanced_accuracy", ""), ("sensitivity", "macro"), ("ppv", "macro")):
         assert primary(tables, metric, name)["method"] == "mover_wilson_neff"
-    expected = "1 classes at 0 % or 100 %: their variance counts as 0, the interval is too narrow"
+    expected = "1 class at 0 % or 100 %: variance counted as 0, the interval is too narrow"
     assert set(told["warning"]) == {expected}
     usual = run(tmp_path / "c", three_classes(), "--unit", "case")["warnings"]
     assert not usual["warning"].str.contains("variance counts as 0").any()

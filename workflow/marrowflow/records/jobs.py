@@ -15,11 +15,16 @@ import hashlib
 import json
 import logging
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from marrowflow.errors import UserError
+from marrowflow.provenance import code_digest
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +50,12 @@ class Job:
     module
         The step that it ran, such as ``statistics.accuracy``; empty when it ran something else.
     code
-        Digest of the step's code when it ran (see `marrowflow.provenance`); empty when unknown.
+        Digest of the step's code when it ran (see `marrowflow.provenance`); empty when unknown, also where it was
+        given digests of several steps and none of them is that of its own step now.
     options
         Its sections of the configuration, as the JSON text that it was given; empty when it took none.
     parameters
-        Its further parameters, such as a hospital's name.
+        Its further parameters, such as a hospital's name; lists are JSON texts.
     started, ended
         Seconds since 1970; None when unknown. The end is that of the last output's last change.
     read
@@ -160,6 +166,15 @@ def read_jobs(folder: Path, root: str, own: Job | None = None) -> Jobs:
     return Jobs([*jobs, *([own] if own else [])], sorted(notes))
 
 
+@cache
+def code_now(module: str) -> str:
+    """Return the present digest of a step's code; empty when there is no such step."""
+    try:
+        return code_digest(module) if module else ""
+    except UserError:
+        return ""
+
+
 def _record_files(folder: Path) -> Iterable[tuple[str, Path]]:
     """Yield each recorded output's path and its record's file."""
     for file in folder.rglob("*"):
@@ -187,13 +202,15 @@ def _job(made: Sequence[tuple[str, dict[str, Any]]]) -> Job:
     starts = [r["starttime"] for _, r in made if r.get("starttime") is not None]
     ends = [r["endtime"] for _, r in made if r.get("endtime") is not None]
     logs = record.get("log") or [""]
-    module = _MODULE.search(record.get("shellcmd") or "")
+    command = record.get("shellcmd") or ""
+    module = _MODULE.search(command)
     job = Job(
         record["rule"],
         tuple(sorted(path for path, _ in made)),
         tuple(record.get("input") or ()),
         logs[0],
         module[1] if module else "",
+        options=_options(command),
         started=min(starts, default=None),
         ended=max(ends, default=None),
         read=_checksums(record.get("input_checksums") or {}),
@@ -208,21 +225,40 @@ def _checksums(recorded: Mapping[str, Any]) -> dict[str, str]:
     return {path: digest for path, (kind, _, digest) in pairs if kind == "sha256"}
 
 
+def _options(command: str) -> str:
+    """Return what a command gives to ``--options``: among the recorded parameters other texts may look like it."""
+    try:
+        words = shlex.split(command)
+        return words[words.index("--options") + 1]
+    except (ValueError, IndexError):
+        return ""
+
+
 def _with_parameters(job: Job, recorded: Iterable[Any]) -> Job:
-    """Tell the code's digest, the options and the rest apart: Snakemake keeps the texts, not their names."""
-    code, options, others = "", "", []
-    for text in recorded:
-        try:
-            value = ast.literal_eval(str(text))
-        except (ValueError, SyntaxError):
-            value = str(text)
-        if isinstance(value, str) and not code and _DIGEST.fullmatch(value):
-            code = value
-        elif isinstance(value, str) and value.startswith("{") and not options:
-            options = value
-        elif value not in ("", [], None):
-            others.append(str(value))
-    return replace(job, code=code, options=options, parameters=tuple(sorted(others)))
+    """Tell the code's digest and the rest apart: Snakemake keeps the texts, sorted, and not their names."""
+    texts = [_text(parameter) for parameter in recorded]
+    code = _code_of(job.module, [text for text in texts if _DIGEST.fullmatch(text)])
+    others = sorted(text for text in texts if text not in ("", code, job.options))
+    return replace(job, code=code, parameters=tuple(others))
+
+
+def _text(parameter: Any) -> str:
+    """Return a recorded parameter, which is Python's spelling of a value, as text; empty for no value."""
+    try:
+        value = ast.literal_eval(str(parameter))
+    except (ValueError, SyntaxError):
+        value = str(parameter)
+    if value in ("", None, [], {}):
+        return ""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+
+
+def _code_of(module: str, digests: Sequence[str]) -> str:
+    """Return which digest is the step's own: a step may also be given those of others, whose code it seals or packs."""
+    if len(digests) == 1:
+        return digests[0]
+    now = code_now(module)
+    return now if now in digests else ""
 
 
 def _environment(record: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from marrowflow.files import write_text
 from marrowflow.records.jobs import Job
 from marrowflow.records.lineage import LEFT_OUT, Entry, Lineage, moment, options_digest
-from marrowflow.records.run import without_places
+from marrowflow.records.run import parameter_text, without_places
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -90,7 +90,7 @@ def _made(number: int, job: Job, files: Sequence[Entry], lineage: Lineage) -> Ma
     cost = lineage.costs[job.outputs]
     facts = {"step": job.module or "unknown", "code": job.code or "unknown"}
     if job.parameters:
-        facts["parameters"] = ", ".join(str(without_places(p)) for p in job.parameters)
+        facts["parameters"] = ", ".join(map(parameter_text, job.parameters))
     times = [
         moment(t).replace("T", " ").removesuffix("+00:00") for t in (job.started, job.ended) if t is not None
     ]

@@ -19,10 +19,10 @@ import pandas as pd
 from marrowflow import __version__
 from marrowflow.cohorts.table import Cohort
 from marrowflow.config import Study
-from marrowflow.errors import UserError
-from marrowflow.provenance import PACKAGE, code_digest
+from marrowflow.provenance import PACKAGE
 from marrowflow.records import software
 from marrowflow.records.benchmarks import summed
+from marrowflow.records.jobs import code_now
 from marrowflow.records.lineage import Lineage, is_inside, moment, options_digest
 
 ABOUT = (
@@ -74,8 +74,8 @@ def run_record(
         },
         "machine": software.machine(),
         "environments": software.environments(lineage.jobs),
-        "trained_with": _trained_with(root),
-        "devices": _devices(root),
+        "trained_with": _trained_with(lineage, root),
+        "devices": _devices(lineage, root),
         "seeds": dict(_seeds(configuration)),
         "configuration": configuration,
         "assumed": {
@@ -111,13 +111,23 @@ def without_places(value: Any) -> Any:
     return value
 
 
+def parameter_text(parameter: str) -> str:
+    """Return a job's parameter without places, also those within a JSON text."""
+    value = _loaded(parameter) if parameter.startswith(("{", "[")) else parameter
+    told = without_places(value)
+    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+
+
 def _leaves(text: str) -> bool:
     """Whether a text is a path out of the project; POSIX or Windows."""
     return re.match(r"(?:/[^\s/]|~/|[A-Za-z]:[\\/]|\\\\|\.\.[\\/])", text) is not None
 
 
 def _code(lineage: Lineage) -> dict[str, Any]:
-    """Return each rule's step with the digests of its code when its jobs ran, and the digest now."""
+    """Return each rule's step with the digests of its code when its jobs ran, the digest now, and whether they agree.
+
+    ``same`` is None where that cannot be told: where the code that ran is unknown.
+    """
     modules: dict[str, str] = {}
     digests: dict[str, set[str]] = defaultdict(set)
     for job in lineage.jobs.jobs:
@@ -125,15 +135,16 @@ def _code(lineage: Lineage) -> dict[str, Any]:
         digests[job.rule].add(job.code or "unknown")
     found = {}
     for rule, module in sorted(modules.items()):
-        try:
-            now = code_digest(module) if module else "unknown"
-        except UserError:
-            now = "no such module"
+        now, known = code_now(module), digests[rule] - {"unknown"}
+        if known - {now}:
+            same: bool | None = False
+        else:
+            same = True if known == digests[rule] else None
         found[rule] = {
             "module": module,
             "ran": sorted(digests[rule]),
-            "now": now,
-            "same": digests[rule] == {now},
+            "now": now or ("no such module" if module else "unknown"),
+            "same": same,
         }
     return found
 
@@ -219,10 +230,10 @@ def _file(path: str, lineage: Lineage) -> dict[str, Any]:
     return {"file": name, "sha256": entry.sha256, "bytes": entry.size}
 
 
-def _devices(root: Path) -> list[dict[str, Any]]:
+def _devices(lineage: Lineage, root: Path) -> list[dict[str, Any]]:
     """Return the devices that trained, each with its number of networks and seconds."""
     networks: dict[str, list[float]] = defaultdict(list)
-    for cost in _trainings(root, "cost.json"):
+    for cost in _trainings(lineage, root, "cost.json"):
         networks[str(cost.get("device", "unknown"))].append(float(cost.get("device_seconds") or 0.0))
     return [
         {"device": device, "networks": len(seconds), "training_seconds": round(sum(seconds), 3)}
@@ -230,17 +241,21 @@ def _devices(root: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _trained_with(root: Path) -> dict[str, list[str]]:
+def _trained_with(lineage: Lineage, root: Path) -> dict[str, list[str]]:
     """Return the versions that the networks' cards name: more than one where they were trained at different times."""
     versions: dict[str, set[str]] = defaultdict(set)
-    for card in _trainings(root, "card.json"):
+    for card in _trainings(lineage, root, "card.json"):
         for name, version in (card.get("versions") or {}).items():
             versions[name].add(str(version))
     return {name: sorted(found) for name, found in sorted(versions.items())}
 
 
-def _trainings(root: Path, name: str) -> Iterator[Mapping[str, Any]]:
+def _trainings(lineage: Lineage, root: Path, name: str) -> Iterator[Mapping[str, Any]]:
+    """Yield what the study's networks tell; those that an earlier configuration left on disk do not count."""
+    upstream = {entry.path for entry in lineage.entries if entry.upstream}
     for path in sorted((root / "training").glob(f"*/*/*/*/{name}")):
+        if path.as_posix() not in upstream:
+            continue
         content = _loaded(path.read_text(encoding="utf-8"))
         if isinstance(content, dict):
             yield content

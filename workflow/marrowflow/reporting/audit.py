@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -93,8 +93,9 @@ class Together(Section):
     """Figures of one 2×2 table."""
 
     of: str
-    present: int = Field(ge=1)
-    absent: int = Field(ge=1)
+    # All tables are tried, and a two-by-two table of more patients attains every printed figure.
+    present: int = Field(ge=1, le=2000)
+    absent: int = Field(ge=1, le=2000)
     sensitivity: str | None = None
     specificity: str | None = None
     ppv: str | None = None
@@ -152,7 +153,7 @@ class Mean(Section):
     of: str
     printed: str
     values: dict[str, str] = Field(min_length=2)
-    n: dict[str, int] = Field(default={})
+    n: dict[str, Annotated[int, Field(ge=1)]] = Field(default={})
 
     @model_validator(mode="after")
     def _every_value_has_its_n(self) -> Mean:
@@ -271,8 +272,10 @@ def read_figures(path: Path) -> Figures:
     """Read a file of figures; raise `UserError` with every problem."""
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no figures: expected source: and checks:, see docs/audit.md")
     try:
         return Figures.model_validate(content)
     except ValidationError as error:
@@ -282,7 +285,13 @@ def read_figures(path: Path) -> Figures:
 
 def audit_figures(figures: Figures) -> list[Finding]:
     """Run all checks, in their order."""
-    return [check.finding() for check in figures.checks]
+    found = []
+    for i, check in enumerate(figures.checks, start=1):
+        try:
+            found.append(check.finding())
+        except UserError as error:
+            raise UserError(f"check {i}: {error}") from error
+    return found
 
 
 def main(argv: Sequence[str]) -> None:
@@ -291,7 +300,10 @@ def main(argv: Sequence[str]) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--figures", type=existing_file, help="figures copied from print (YAML)")
     what.add_argument(
-        "--accuracy", type=Path, help="a folder with metrics.csv and confusion.csv at any depth"
+        "--accuracy",
+        type=Path,
+        nargs="+",
+        help="metrics.csv files with their confusion.csv beside them, or a folder that holds such at any depth",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="what was found, as JSON")
     args = parser.parse_args(argv)
@@ -301,7 +313,7 @@ def main(argv: Sequence[str]) -> None:
         title, checked = figures.source, len(found)
     else:
         found, checked = _own(args.accuracy)
-        title = str(args.accuracy)
+        title = "accuracy tables"
     print(f"{title}: {checked} checks, {sum(not f.fits for f in found)} do not fit")
     for finding in found:
         print(f"  {'fits        ' if finding.fits else 'DOES NOT FIT'}  {finding.what}: {finding.words}")
@@ -320,19 +332,28 @@ def main(argv: Sequence[str]) -> None:
         sys.exit(1)
 
 
-def _own(folder: Path) -> tuple[list[Finding], int]:
-    if not folder.is_dir():
-        raise UserError(f"no folder {folder}: name the study's results/<key>/accuracy")
+def _own(places: Sequence[Path]) -> tuple[list[Finding], int]:
     found: list[Finding] = []
     checked = 0
-    paths = sorted(folder.rglob("metrics.csv"))
-    if not paths:
-        raise UserError(f"no metrics.csv below {folder}: nothing to audit")
-    for path in paths:
+    for path in [path for place in places for path in _tables(place)]:
         problems, n = audit_accuracy(path)
         checked += n
-        found += [Finding(path.relative_to(folder).as_posix(), False, text) for text in problems]
+        found += [Finding(path.as_posix(), False, text) for text in problems]
     return found, checked
+
+
+def _tables(place: Path) -> list[Path]:
+    """Return the tables of metrics that a file or a folder stands for; one that is missing beside its cross-tabulation too."""
+    if place.is_file():
+        return [place]
+    if not place.is_dir():
+        raise UserError(
+            f"no folder {place}: name the study's results/<key>/accuracy, or its metrics.csv files"
+        )
+    folders = sorted({path.parent for name in ("metrics.csv", "confusion.csv") for path in place.rglob(name)})
+    if not folders:
+        raise UserError(f"no metrics.csv below {place}: nothing to audit")
+    return [folder / "metrics.csv" for folder in folders]
 
 
 def _quotient(share: Printed, k: int, n: int) -> str:

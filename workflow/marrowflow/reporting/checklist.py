@@ -180,15 +180,19 @@ def _section(ground: Ground, checklist: Checklist, found: Sequence[Answer]) -> p
 def _summary(checklist: Checklist, found: Sequence[Answer], lacking: Sequence[str]) -> list[str]:
     """Say how much of the publication is covered, what is left to the manuscript and what is missing."""
     left = [item for item in checklist.items if item.fill == MANUSCRIPT]
+    whole = sum(not answer.lacking and not answer.undone for answer in found)
+    without = sum(bool(answer.lacking) for answer in found)
+    lack = f"; {without} lack{'s' if without == 1 else ''} a text ({', '.join(lacking)})" if lacking else ""
+    answerable = f"A run can answer {len(found)} of them"
+    if left:
+        answerable += f"; for the manuscript: {'; '.join(f'{item.number} {item.topic}' for item in left)}"
     said = [
-        f"{len(found)} of the {len(checklist.items)} items of {checklist.title}, parts counted one by one.",
+        f"{whole} of the {len(checklist.items)} items of {checklist.title} answered, parts counted one by one{lack}.",
+        f"{answerable}.",
         "What is not marked as the team’s words comes from the results.",
     ]
-    if left:
-        said.append(f"For the manuscript: {'; '.join(f'{item.number} {item.topic}' for item in left)}.")
     undone = [answer.item.number for answer in found if answer.undone]
     said += [f"Not done, or in part: {', '.join(undone)}."] if undone else []
-    said += [NOT_PROVIDED + ", ".join(lacking)] if lacking else []
     return said
 
 

@@ -35,7 +35,9 @@ def gallery_sections(reporter: Reporter, test: IndexTest, cohort: str, anchor: s
     galleries = _Galleries(reporter, test, cohort)
     return [
         page.Section("Most confident errors", f"{anchor}-wrong", [galleries.errors()], leaky=test.leaky),
-        page.Section(galleries.undecided_title, f"{anchor}-undecided", [galleries.undecided()], leaky=test.leaky),
+        page.Section(
+            galleries.undecided_title, f"{anchor}-undecided", [galleries.undecided()], leaky=test.leaky
+        ),
     ]
 
 

@@ -78,7 +78,7 @@ EVIDENCE: dict[str, Evidence] = {
     "errors": Evidence(results.errors, ("errors-{protocol}",)),
     "flow": Evidence(results.flow, ("flow-{protocol}",)),
     "baseline": Evidence(patients.baseline, _PATIENTS),
-    "severity": Evidence(patients.severity, _PATIENTS, absent="No manifest has a column severity."),
+    "severity": Evidence(patients.severity, _PATIENTS, absent="No manifest gives the severity."),
     "diagnoses": Evidence(patients.diagnoses, _PATIENTS),
     "interval": Evidence(patients.interval, _PATIENTS, absent="No manifest has the dates of both tests."),
     "prevalence": Evidence(patients.prevalence, _PATIENTS),

@@ -85,17 +85,15 @@ def report_external(
     for protocol in progress(options.protocols, f"report of {name}", unit="protocol"):
         sections += _protocol_sections(reporter, protocol, name, hospital)
     sections.append(shift_section(reporter, name, hospital))
-    if options.readers:
-        blocks = reader_blocks(reporter, options.readers, name, hospital)
+    if options.reader_titles:
+        blocks = reader_blocks(reporter, options.reader_titles, name, hospital)
         sections.append(page.Section("Readers and other products", "readers", blocks))
     tests = [t for protocol in options.protocols for t in reporter.tests(protocol)]
     sections.append(interval_section(options, reporter.noun(name)))
     sections.append(limitation_section(limitations(reporter, inventory, {name: "external"})))
     sections += about_sections(options.study, options.texts, answered_by_data(ground))
     record = record_section(reporter, tests, [name])
-    sections += checklist_sections(
-        ground, checklists, options.texts, anchors_of([*sections, record])
-    )
+    sections += checklist_sections(ground, checklists, options.texts, anchors_of([*sections, record]))
     path = results.out / "report.html"
     page.write_page(
         page.Page(

@@ -225,6 +225,11 @@ def combine(flows: Mapping[str, Flow]) -> Flow:
     unnamed = [name for name in flows if name not in named]
     surrogate = [name for name, flow in flows.items() if flow.noun == SURROGATES]
     remarks = ["A patient in the data of two hospitals is counted twice."] if len(parts) > 1 else []
+    if len(parts) > 1:
+        remarks.append(
+            "Development patients were answered out of fold, by networks that did not see them; the others by all networks. The "
+            "counts add up, and are no estimate of accuracy together."
+        )
     if len(nouns) > 1:
         remarks.append(
             f"In {', '.join(surrogate)} groups of near duplicates are counted in the place of patients."

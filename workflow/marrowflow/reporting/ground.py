@@ -96,9 +96,12 @@ class Ground:
 
     def cards(self, network: IndexTest) -> dict[str, dict[str, Any]]:
         """Return what each fold's training tells of itself, as far as it is there."""
-        folder = self.reporter.results.training_path(network, "0", "card.json").parent.parent
-        found = sorted(folder.glob("*/card.json"), key=lambda path: int(path.parent.name))
-        return {path.parent.name: read_json(path) or {} for path in found}
+        results = self.reporter.results
+        paths = {
+            fold: results.training_path(network, fold, "card.json")
+            for fold in results.folds(network.protocol)
+        }
+        return {fold: read_json(path) or {} for fold, path in paths.items() if path.is_file()}
 
     def counted(self, folder: str) -> str:
         """Return what stands for the primary unit of analysis."""

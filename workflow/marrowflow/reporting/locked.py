@@ -65,11 +65,13 @@ def calibration_statement(lock: Mapping[str, Any]) -> str:
 
 def networks_of(reporter: Reporter, test: IndexTest) -> int:
     """Return how many networks an index test has: one a fold, of an ensemble those of all its members."""
-    folders = (
-        reporter.results.training_path(network, "0", "card.json").parent.parent
+    # Of the present division's folds: a folder may still hold those of an earlier one.
+    paths = (
+        reporter.results.training_path(network, fold, "card.json")
         for network in reporter.networks(test)
+        for fold in reporter.results.folds(test.protocol)
     )
-    return sum(len(list(folder.glob("*/card.json"))) for folder in folders)
+    return sum(path.is_file() for path in paths)
 
 
 def head_statements(lock: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from marrowflow.reporting.notes import compact, interval_note, row_of, sentence,
 from marrowflow.reporting.reporter import unit_title
 from marrowflow.reporting.tables import Table
 
-_ANALYSES = {"left_out": "left out", "counted_as_errors": "counted as errors", "worst_case": "worst case"}
+ANALYSES = {"left_out": "left out", "counted_as_errors": "counted as errors", "worst_case": "worst case"}
 _PROPORTIONS = ("sensitivity", "specificity", "ppv", "npv", "accuracy")
 _OPERATING = {
     "sensitivity_at_specificity": "sensitivity at specificity",
@@ -127,7 +127,7 @@ def three_analyses(beside: Beside) -> list[page.Block]:
     body = [
         [
             tables.metric_title(metric, name),
-            *(compact(row_of(rows, metric=metric, of=name, analysis=a)) for a in _ANALYSES),
+            *(compact(row_of(rows, metric=metric, of=name, analysis=a)) for a in ANALYSES),
         ]
         for metric, name in wanted
     ]
@@ -145,7 +145,7 @@ def three_analyses(beside: Beside) -> list[page.Block]:
     if beside.by_class:
         notes.append("PPV, NPV and accuracy of each class stand in the file.")
     return [
-        beside.table("accuracy three ways", ["metric", *_ANALYSES.values()], body, notes, "indeterminate.csv")
+        beside.table("accuracy three ways", ["metric", *ANALYSES.values()], body, notes, "indeterminate.csv")
     ]
 
 
@@ -263,7 +263,8 @@ def _calibration_table(
     elif titles["as_given"] == _SCORES["as_given"]:
         first.append(
             "Before calibration: the networks’ own probabilities. Calibrated: with the temperature that was fitted on development "
-            f"data and locked (on development {beside.noun}, with k folds, the one fitted on the other folds). Nothing was refitted."
+            f"data and locked (on development {beside.noun}, with k folds, the one fitted on the other folds)."
+            + ("" if "recalibrated_out_of_fold" in kinds else " Nothing was refitted.")
         )
     if "recalibrated_out_of_fold" in kinds:
         first.append(

@@ -26,7 +26,7 @@ _METHODS = {
     ),
     "Likelihood and odds ratios, balanced accuracy, mean sensitivity and PPV of the classes": (
         "MOVER: the limits follow from the Wilson intervals of their proportions, and the correlation of these over {noun}. "
-        "Likelihood and odds ratios where every {one} is one unit: on the log scale (Simel, Woolf). None where a limit is infinite."
+        "Likelihood and odds ratios where every {one} is one unit and no cell is empty: on the log scale (Simel, Woolf). None where a limit is infinite."
     ),
     "Bootstrap": (
         "F1, MCC, κ, Brier score and its parts but two, average precision, other means over classes, partial "

@@ -14,6 +14,10 @@ from marrowflow.statistics.attainable import counts_of, printed
 
 _NO_ANSWER = ("indeterminate", "not_done")
 _NO_REFERENCE = ("missing", "inconclusive")
+_COLUMNS = (
+    *("endpoint", "unit", "metric", "class", "method", "primary", "estimate", "low", "high"),
+    *("n_cases", "n_patients", "numerator", "denominator"),
+)
 _CLOSE = 1e-9
 
 
@@ -32,6 +36,9 @@ def audit_accuracy(path: Path) -> tuple[list[str], int]:
     metrics, confusion = read_csv(path), read_csv(path.with_name("confusion.csv"))
     if metrics is None or confusion is None:
         return [f"{'metrics.csv' if metrics is None else 'confusion.csv'} is missing or empty"], 0
+    lacking = [name for name in _COLUMNS if name not in metrics]
+    if lacking:
+        return [f"metrics.csv has no column {lacking[0]}"], 0
     problems, checked = [], 0
     for row in metrics.to_dict("records"):
         checked += 1

@@ -167,7 +167,7 @@ def _table(
         *_not_pooled(rows, names),
     ]
     header = ["data", noun, *(tables.metric_title(*pair) for pair in pairs)]
-    title = f"{test.name}, {endpoint}, {unit_title(reporter.unit, noun)}: hospitals and their summary"
+    title = f"{test.name}, {endpoint}, {unit_title(reporter.unit, noun)}: hospitals{' and their summary' if rows['kind'].eq('summary').any() else ''}"
     return Table(title, header, body, [1], notes, sources, test.leaky)
 
 

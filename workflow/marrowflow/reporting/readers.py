@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pandas as pd
 
-from marrowflow.config import CLASSES, Identifier, Reader, Unit
+from marrowflow.config import CLASSES, Identifier, ReaderShown, Unit
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.comparisons import Compared, agreement_table, difference_table
+from marrowflow.reporting.measures import ANALYSES
 from marrowflow.reporting.notes import compact, interval_note, row_of
 from marrowflow.reporting.readers_figure import draw_readers
 from marrowflow.reporting.reporter import Reporter, missing, stem, unit_title
@@ -21,7 +22,7 @@ _CLASSES = (("accuracy", ""), ("balanced_accuracy", ""), ("mcc", ""), ("kappa", 
 
 
 def reader_blocks(
-    reporter: Reporter, readers: Mapping[Identifier, Reader], cohort: str, who: str
+    reporter: Reporter, readers: Mapping[Identifier, ReaderShown], cohort: str, who: str
 ) -> list[page.Block]:
     """Return the tables and figures of all readers on one cohort ("development" or an external one).
 
@@ -29,7 +30,7 @@ def reader_blocks(
     unit is.
     """
     folder = reporter.results.root / "comparisons" / "readers" / cohort
-    names = ("metrics", "comparisons", "agreement", "agreement_counts", "warnings")
+    names = ("metrics", "indeterminate", "comparisons", "agreement", "agreement_counts", "warnings")
     paths = {name: folder / f"{name}.csv" for name in (*names, "roc")}
     found = {name: read_csv(path) for name, path in paths.items()}
     metrics, warnings = found["metrics"], found["warnings"]
@@ -50,17 +51,17 @@ def reader_blocks(
     return [*blocks, *([page.Text([f"{text}." for text in lost], "warning")] if lost else [])]
 
 
-def title_of(readers: Mapping[Identifier, Reader], name: str) -> str:
+def title_of(readers: Mapping[Identifier, ReaderShown], name: str) -> str:
     """Return what the reports call an index test: a reader's title with its key."""
     title = readers[name].title if name in readers else ""
     return f"{title} ({name})" if title else name
 
 
-def _unit(reporter: Reporter, reader: Reader) -> Unit:
+def _unit(reporter: Reporter, reader: ReaderShown) -> Unit:
     return "patient" if reader.unit == "patient" else reporter.unit
 
 
-def _who(readers: Mapping[Identifier, Reader], present: Sequence[str], who: str) -> page.Text:
+def _who(readers: Mapping[Identifier, ReaderShown], present: Sequence[str], who: str) -> page.Text:
     absent = [title_of(readers, name) for name in readers if name not in present]
     shown = ", ".join(title_of(readers, name) for name in present) or "none"
     words = [f"Readers and other products with answers for {who}: {shown}."]
@@ -71,7 +72,7 @@ def _who(readers: Mapping[Identifier, Reader], present: Sequence[str], who: str)
 
 def _endpoint_blocks(
     reporter: Reporter,
-    readers: Mapping[str, Reader],
+    readers: Mapping[str, ReaderShown],
     cohort: str,
     who: str,
     endpoint: str,
@@ -98,6 +99,9 @@ def _endpoint_blocks(
     blocks: list[page.Block] = [
         _accuracy_table(lines, endpoint, unit, title, options.accuracy.confidence, sources, first.leaky, noun)
     ]
+    lacking = _without_answer(found["indeterminate"], readers, endpoint, unit, f"{who}: {endpoint}", noun)
+    if lacking is not None:
+        blocks.append(replace(lacking, sources=reporter.sources(paths["indeterminate"]), leaky=first.leaky))
     figure = _figure(reporter, readers, cohort, who, endpoint, unit, metrics, ours)
     blocks += [page.Figures([figure])] if figure else []
     warnings = found["warnings"]
@@ -165,13 +169,44 @@ def _accuracy_table(
     )
 
 
+def _without_answer(
+    analyses: pd.DataFrame | None,
+    readers: Mapping[str, ReaderShown],
+    endpoint: str,
+    unit: Unit,
+    about: str,
+    noun: str,
+) -> Table | None:
+    """Return accuracy three ways of the readers who left something without an answer; None where nobody did."""
+    if analyses is None:
+        return None
+    own = analyses[analyses["endpoint"].eq(endpoint) & analyses["unit"].eq(unit) & analyses["class"].eq("")]
+    wanted = ("accuracy",) if endpoint == CLASSES else ("sensitivity", "specificity", "accuracy")
+    body = []
+    for name in readers:
+        rows = own[own["index_test"].eq(name)]
+        for metric in wanted:
+            cells = [row_of(rows, metric=metric, analysis=analysis) for analysis in ANALYSES]
+            if len({cell["denominator"] for cell in cells if cell}) > 1:
+                body.append([f"{title_of(readers, name)}: {tables.METRICS[metric]}", *map(compact, cells)])
+    if not body:
+        return None
+    counted = noun if unit == "patient" else "images"
+    notes = [
+        f"Readers who left some {counted} without an answer, or answered for some without a reference. Counted as errors: no answer "
+        "is not right. Worst case: an answer without a reference is wrong too.",
+        f"In brackets: numerator/denominator, in {counted}.",
+    ]
+    return Table(f"{about}: readers’ accuracy three ways", ["reader", *ANALYSES.values()], body, (), notes)
+
+
 def _primary_rows(metrics: pd.DataFrame, endpoint: str, unit: Unit) -> pd.DataFrame:
     return metrics[metrics["primary"] & metrics["endpoint"].eq(endpoint) & metrics["unit"].eq(unit)]
 
 
 def _figure(
     reporter: Reporter,
-    readers: Mapping[str, Reader],
+    readers: Mapping[str, ReaderShown],
     cohort: str,
     who: str,
     endpoint: str,

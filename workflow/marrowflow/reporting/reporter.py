@@ -22,7 +22,7 @@ from marrowflow.config import (
     Identifier,
     Model,
     Protocol,
-    Reader,
+    ReaderShown,
     Report,
     Section,
     Subgroups,
@@ -56,7 +56,8 @@ class CommonOptions(Section):
     texts: Texts = Texts()
     """The team's own sentences."""
     subgroups: Subgroups = Subgroups()
-    readers: dict[Identifier, Reader] = Field(default_factory=dict)
+    reader_titles: dict[Identifier, ReaderShown] = Field(default_factory=dict)
+    """Readers and other products; not which files hold their answers."""
     accuracy: Accuracy = Accuracy()
     models: dict[Identifier, Model]
     members: dict[Identifier, list[Identifier]] = Field(default_factory=dict)

@@ -90,14 +90,14 @@ def imbalance(ground: Ground) -> Say:
             else weighted
         )
         found.append(
-            f"{network.model}: {f'images of fold 0: {counts}; ' if counts else ''}class weights {given}, "
+            f"{network.model}: {f'training images of fold 0: {counts}; ' if counts else ''}class weights {given}, "
             f"batches {how.batches}{augmented}."
         )
     return found
 
 
 def partitions(ground: Ground) -> Say:
-    """Return the sizes of the partitions over the folds, and what the leakage gate found."""
+    """Return the sizes of the partitions over the folds, what is never divided, and what the leakage gate found."""
     results, noun = ground.reporter.results, ground.reporter.noun(DEVELOPMENT)
     path = results.split_path(ground.protocol, "folds.parquet")
     found = []
@@ -112,6 +112,8 @@ def partitions(ground: Ground) -> Say:
         ]
         n = rows["fold"].nunique()
         found.append(f"{n} fold{'s' if n != 1 else ''}, each {', '.join(parts)}.")
+        if ground.protocol == "sound":
+            found.append(f"{noun.capitalize()} and near-duplicate clusters are never divided.")
     gate = read_json(results.split_path(ground.protocol, "gate.json"))
     if gate is not None:
         leaks = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in gate.get("leaks", {}).items())

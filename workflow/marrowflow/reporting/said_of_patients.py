@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -11,9 +12,28 @@ from marrowflow.reporting import tables
 from marrowflow.reporting.baseline import Group, Role
 from marrowflow.reporting.ground import Ground, Say, called, one_or
 from marrowflow.reporting.limitations import limitations
+from marrowflow.reporting.results import DEVELOPMENT, read_csv
 
 _DEVICES = {"scanner": "scanner", "magnification": "magnification", "mpp": "µm a pixel"}
 _SHOWN = 5  # names of a list; of more the number is given
+
+
+class ByClass(NamedTuple):
+    """How often each class was found with a usable reference standard.
+
+    Attributes
+    ----------
+    counts
+        A class; patients, or images where a patient has images of several classes.
+    total
+        Of all these patients or images, each once.
+    counted
+        The total in words.
+    """
+
+    counts: pd.Series
+    total: int
+    counted: str
 
 
 def participants(ground: Ground) -> Say:
@@ -27,14 +47,14 @@ def participants(ground: Ground) -> Say:
 
 
 def sites(ground: Ground) -> Say:
-    """Return each hospital with the dates of its tests."""
-    return [f"{called(cohort)}: {_span(ground.inventories[cohort.name])}." for cohort in ground.cohorts]
+    """Return each hospital with the dates of its tests, of included images as in Table 1."""
+    return [f"{called(cohort)}: {_span(ground.kept(cohort))}." for cohort in ground.cohorts]
 
 
-def _span(inventory: pd.DataFrame) -> str:
+def _span(images: pd.DataFrame) -> str:
     found = []
     for column, name in (("index_date", "index tests"), ("reference_date", "reference standard")):
-        dates = _dates(inventory, column).dropna()
+        dates = _dates(images, column).dropna()
         if len(dates):
             found.append(f"{name} from {dates.min().date()} to {dates.max().date()}")
     return ", ".join(found) or "no dates in its manifest"
@@ -146,7 +166,7 @@ def _answers(ground: Ground, folder: str) -> pd.DataFrame | None:
 
 
 def indeterminate(ground: Ground) -> Say:
-    """Return counts of indeterminate answers and inconclusive references, and accuracy three ways."""
+    """Return counts of indeterminate index tests and inconclusive references, accuracy three ways, and readers' counts."""
     found = []
     endpoint, unit = ground.reporter.endpoints[0], ground.reporter.unit
     for folder, name in ground.measured.items():
@@ -154,8 +174,8 @@ def indeterminate(ground: Ground) -> Say:
         if counts is None:
             continue
         n = {
-            "answer indeterminate": counts["predicted"].eq("indeterminate"),
-            "reference inconclusive": counts["truth"].eq("inconclusive"),
+            "index test indeterminate": counts["predicted"].eq("indeterminate"),
+            "reference standard inconclusive": counts["truth"].eq("inconclusive"),
         }
         parts = [f"{what} in {int(counts.loc[rows, 'n'].sum())}" for what, rows in n.items()]
         analyses = _three_ways(ground.table(folder, "indeterminate.csv"), endpoint, unit)
@@ -163,7 +183,27 @@ def indeterminate(ground: Ground) -> Say:
             f"{name}, of {int(counts['n'].sum())} {ground.counted(folder)}: {', '.join(parts)}"
             f"{f'; accuracy {analyses}' if analyses else ''}."
         )
-    return [f"{text[0].upper()}{text[1:]}" for text in found]
+    return [*(f"{text[0].upper()}{text[1:]}" for text in found), *_readers_indeterminate(ground)]
+
+
+def _readers_indeterminate(ground: Ground) -> Say:
+    """Return how many units each reader could not decide about, at the first endpoint in the primary unit."""
+    endpoint, unit = ground.reporter.endpoints[0], ground.reporter.unit
+    found = []
+    for folder, name in ground.measured.items():
+        path = ground.reporter.results.root / "comparisons" / "readers" / folder / "confusion.csv"
+        table = read_csv(path)
+        if table is None:
+            continue
+        rows = table[table["endpoint"].eq(endpoint) & table["unit"].eq(unit)]
+        parts = [
+            f"{reader} {_of(int(own.loc[own['predicted'].eq('indeterminate'), 'n'].sum()), int(own['n'].sum()))}"
+            for reader, own in rows.groupby("index_test", sort=False)
+        ]
+        if parts:
+            where = DEVELOPMENT if folder == DEVELOPMENT else name
+            found.append(f"Readers, {where}, indeterminate, {ground.counted(folder)}: {', '.join(parts)}.")
+    return found
 
 
 def _three_ways(table: pd.DataFrame | None, endpoint: str, unit: str) -> str:
@@ -182,14 +222,14 @@ def _three_ways(table: pd.DataFrame | None, endpoint: str, unit: str) -> str:
 
 
 def baseline(ground: Ground) -> Say:
-    """Return number, age and sex of each hospital's patients, as Table 1 has them."""
+    """Return number, age and sex of each hospital's patients, as Table 1 counts them; of ages the range for its quartiles."""
     found = []
     for cohort in ground.cohorts:
         group = _group(ground, cohort)
         parts = [f"{ground.reporter.noun(cohort.name)} {len(group.patients)}"]
         ages = pd.to_numeric(group.own("age"), errors="coerce").dropna()
         if len(ages):
-            parts.append(f"age in years, median {ages.median():g} ({ages.min():g} to {ages.max():g})")
+            parts.append(f"age in years, median {ages.median():g}, range {ages.min():g} to {ages.max():g}")
         parts += [f"sex {said}"] if (said := _levels(group.own("sex"))) else []
         found.append(f"{called(cohort)}: {'; '.join(parts)}.")
     return found
@@ -201,25 +241,54 @@ def _levels(values: pd.Series) -> str:
 
 
 def severity(ground: Ground) -> Say:
-    """Return the distribution of the column severity where a manifest has it."""
+    """Return the distribution of the column severity among patients with the first endpoint's target condition.
+
+    Without a yes/no endpoint there is no target condition: all patients count.
+    """
     found = []
     for cohort in ground.cohorts:
         values = _group(ground, cohort).own("severity")
+        which = ""
+        if positive := _positive(ground):
+            values = values[values.index.isin(_with_condition(ground, cohort, positive))]
+            which = f" with {ground.reporter.endpoints[0]}"
         if said := _levels(values):
-            noun = ground.reporter.noun(cohort.name)
+            counted = one_or(len(values), ground.reporter.noun(cohort.name))
             found.append(
-                f"{called(cohort)}, {len(values)} {noun}: {said}, none given {int(values.isna().sum())}."
+                f"{called(cohort)}, {counted}{which}: {said}, none given {int(values.isna().sum())}."
             )
     return found
 
 
-def by_class(ground: Ground, cohort: Cohort) -> pd.Series:
-    """Return the number of patients of each class who have a usable reference standard."""
+def _with_condition(ground: Ground, cohort: Cohort, positive: Sequence[str]) -> list[str]:
+    """Return the patients whose usable references are all of positive classes: of contradicting ones none is known."""
+    usable = _usable(ground, cohort)
+    present = usable["label"].isin(positive).groupby(usable["patient_id"]).all()
+    return list(present.index[present])
+
+
+def _usable(ground: Ground, cohort: Cohort) -> pd.DataFrame:
+    """Return the included images with a usable reference standard."""
     kept = ground.kept(cohort)
-    usable = kept[kept["reference_status"].eq("ok")]
-    return (
-        usable.groupby("label")["patient_id"].nunique().reindex(ground.reporter.options.classes, fill_value=0)
-    )
+    return kept[kept["reference_status"].eq("ok")]
+
+
+def by_class(ground: Ground, cohort: Cohort) -> ByClass:
+    """Return the number of patients of each class who have a usable reference standard.
+
+    Where patients have images of several classes, images are counted: such a patient is of no single class.
+    """
+    usable = _usable(ground, cohort)
+    by_patient = usable.groupby("patient_id")["label"].nunique()
+    patients, several = len(by_patient), int((by_patient > 1).sum())
+    counted = one_or(patients, ground.reporter.noun(cohort.name))
+    total = patients
+    if several:
+        reason = f"{several} with images of several classes, which is why images are counted"
+        total, counted = len(usable), f"{one_or(len(usable), 'images')} of {counted} ({reason})"
+    units = usable if several else usable.drop_duplicates("patient_id")
+    counts = units["label"].value_counts().reindex(ground.reporter.options.classes, fill_value=0)
+    return ByClass(counts, total, counted)
 
 
 def diagnoses(ground: Ground) -> Say:
@@ -227,7 +296,7 @@ def diagnoses(ground: Ground) -> Say:
     positive = _positive(ground)
     found = []
     for cohort in ground.cohorts:
-        counts = by_class(ground, cohort)
+        counts, _, counted = by_class(ground, cohort)
         parts = {
             f"with {ground.reporter.endpoints[0]}" if positive else "all": counts[
                 counts.index.isin(positive)
@@ -239,7 +308,7 @@ def diagnoses(ground: Ground) -> Say:
         said = [
             f"{what} {', '.join(f'{name} {n}' for name, n in own.items())}" for what, own in parts.items()
         ]
-        found.append(f"{called(cohort)}, {ground.reporter.noun(cohort.name)}: {'; '.join(said)}.")
+        found.append(f"{called(cohort)}, {counted}: {'; '.join(said)}.")
     return found
 
 
@@ -263,16 +332,13 @@ def interval(ground: Ground) -> Say:
 
 
 def prevalence(ground: Ground) -> Say:
-    """Return each class's share of each hospital's patients who have a usable reference standard."""
+    """Return each class's share of each hospital's patients (or images, see `by_class`) with a usable reference standard."""
     found = []
     for cohort in ground.cohorts:
-        counts = by_class(ground, cohort)
-        total = int(counts.sum())
+        counts, total, counted = by_class(ground, cohort)
         if total:
             parts = [f"{name} {n} ({n / total:.1%})" for name, n in counts.items()]
-            found.append(
-                f"{called(cohort)}, observed in {total} {ground.reporter.noun(cohort.name)}: {', '.join(parts)}."
-            )
+            found.append(f"{called(cohort)}, observed in {counted}: {', '.join(parts)}.")
     return found
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from marrowflow.config import CLASSES
 from marrowflow.reporting import tables
+from marrowflow.reporting.comparisons import TESTS
 from marrowflow.reporting.ground import Ground, Say, called
 from marrowflow.reporting.locked import (
     calibration_statement,
@@ -23,6 +25,7 @@ from marrowflow.reporting.results import DEVELOPMENT, read_csv
 NO_EXTERNAL = "No external hospital."
 EVERYBODY = "all"
 """Variable of subgroups.csv whose only group is everybody."""
+_LARGEST = 3  # variables of which it is said how far a hospital differs
 
 
 def _row(ground: Ground, folder: str, endpoint: str, metric: str, of: str) -> dict[str, Any] | None:
@@ -95,23 +98,26 @@ def external(ground: Ground) -> Say:
 
 
 def hospitals(ground: Ground) -> Say:
-    """Return where the first metric of the first endpoint is lowest and highest."""
+    """Return at which external hospital the first metric of the first endpoint is lowest and highest."""
     endpoint = ground.reporter.endpoints[0]
     metric, of = tables.headline(endpoint)[0]
-    rows = {name: _row(ground, folder, endpoint, metric, of) for folder, name in ground.measured.items()}
+    rows = {c.hospital: _row(ground, c.name, endpoint, metric, of) for c in ground.external}
     values = {name: float(row["estimate"]) for name, row in rows.items() if row is not None}
     values = {name: value for name, value in values.items() if value == value}
     if not ground.external or not values:
         return [NO_EXTERNAL] if not ground.external else []
     low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+    asked = f"{tables.metric_title(metric, of)} of {ground.question(endpoint)}"
+    if len(values) == 1:
+        return [f"{asked}, at one external hospital: {tables.number(values[low])} ({low})."]
     return [
-        f"{tables.metric_title(metric, of)} of {ground.question(endpoint)}, in {len(values)} sets of patients: lowest "
+        f"{asked}, at {len(values)} external hospitals: lowest "
         f"{tables.number(values[low])} ({low}), highest {tables.number(values[high])} ({high})."
     ]
 
 
 def precision(ground: Ground) -> Say:
-    """Return the half widths of the primary intervals of the first endpoint."""
+    """Return the half widths that the primary intervals of the first endpoint came to have."""
     endpoint = ground.reporter.endpoints[0]
     asked = tables.headline(endpoint)
     found = []
@@ -125,7 +131,7 @@ def precision(ground: Ground) -> Say:
         found.append(f"{name}: {', '.join(parts)}; {_n(ground, folder, endpoint, *asked[0])}.")
     confidence = f"{ground.reporter.options.accuracy.confidence:.0%}"
     return [
-        f"Half widths of the {confidence} intervals, {ground.question(endpoint)}.",
+        f"Achieved: half widths of the {confidence} intervals, {ground.question(endpoint)}.",
         *(f"{text[0].upper()}{text[1:]}" for text in found),
     ]
 
@@ -194,10 +200,10 @@ def answers(ground: Ground) -> Say:
 
 
 def intervals(ground: Ground) -> Say:
-    """Return which methods made the intervals of the headline metrics."""
-    folder = next(iter(ground.measured))
+    """Return which methods made the intervals of the headline metrics, and how index tests and readers were compared."""
     rows = [
         row
+        for folder in ground.measured
         for endpoint in ground.reporter.endpoints
         for metric, of in tables.headline(endpoint)
         if (row := _row(ground, folder, endpoint, metric, of)) is not None
@@ -205,10 +211,44 @@ def intervals(ground: Ground) -> Say:
     accuracy = ground.reporter.options.accuracy
     if not rows:
         return []
-    note = interval_note(
-        pd.DataFrame(rows), tables.METRICS, accuracy.confidence, ground.reporter.noun(folder)
-    )
-    return [note, f"Bootstrap: {accuracy.replicates} resamples, seed {accuracy.seed}."]
+    noun = ground.reporter.common_noun(ground.measured)
+    note = interval_note(pd.DataFrame(rows), tables.METRICS, accuracy.confidence, noun)
+    return [note, f"Bootstrap: {accuracy.replicates} resamples, seed {accuracy.seed}.", *_compared(ground)]
+
+
+def _compared(ground: Ground) -> list[str]:
+    """Return the tests of the comparisons in the primary unit, and the adjustment of their p-values."""
+    results, name = ground.reporter.results, "comparisons.csv"
+    against = {
+        "of index tests": [results.comparison_path(ground.protocol, f, name) for f in ground.measured],
+        "with readers": [results.root / "comparisons" / "readers" / f / name for f in ground.measured],
+    }
+    found = [
+        f"Comparisons {whom}, two-sided: {named}."
+        for whom, paths in against.items()
+        if (named := "; ".join(_tests(ground, paths)))
+    ]
+    if not found:
+        return []
+    return [
+        *found,
+        "Their p-values are adjusted by Holm; a family is all pairs, metrics and classes of one endpoint, unit and set of "
+        "patients.",
+    ]
+
+
+def _tests(ground: Ground, paths: Iterable[Path]) -> list[str]:
+    """Return each test with the metrics whose printed p-values it gave: ``McNemar’s exact test (accuracy)``."""
+    metrics: dict[str, dict[str, None]] = {}
+    for path in paths:
+        table = read_csv(path)
+        if table is None:
+            continue
+        printed = table["primary"] & table["p_holm"].notna() & table["unit"].eq(ground.reporter.unit)
+        rows = table[printed & table["endpoint"].isin(ground.reporter.endpoints)]
+        for test, metric in zip(rows["test"], rows["metric"], strict=True):
+            metrics.setdefault(TESTS.get(test, test), {})[tables.METRICS.get(metric, metric)] = None
+    return [f"{test} ({', '.join(of)})" for test, of in metrics.items()]
 
 
 def flow(ground: Ground) -> Say:
@@ -231,22 +271,20 @@ def flow(ground: Ground) -> Say:
 
 
 def crosstab(ground: Ground) -> Say:
-    """Return each hospital's answers by reference standard, in full for a yes/no endpoint."""
+    """Return each hospital's answers by reference standard, row by row."""
     found = []
     for cohort in ground.cohorts:
         traced = ground.flow(cohort)
         table = traced.crosstab
         body = table.drop(index="total", columns="total")
-        if traced.question.positive:
-            said = "; ".join(
-                f"{answer}: {', '.join(f'{n} {truth}' for truth, n in row.items()) if row.any() else 0}"
-                for answer, row in body.iterrows()
-            )
-            said = f"index test, with results of the reference standard: {said}"
-        else:
-            said = f"{len(body.index)} results of the index test by {len(body.columns)} of the reference standard"
+        said = "; ".join(
+            f"{answer}: {', '.join(f'{n} {truth}' for truth, n in row.items()) if row.any() else 0}"
+            for answer, row in body.iterrows()
+        )
         total = table.loc["total", "total"]
-        found.append(f"{called(cohort)}, {total} {traced.noun}, {said}.")
+        found.append(
+            f"{called(cohort)}, {total} {traced.noun}, index test, with results of the reference standard: {said}."
+        )
     return found
 
 
@@ -275,6 +313,8 @@ def readers(ground: Ground) -> Say:
         own, agreement = read_csv(place / "metrics.csv"), read_csv(place / "agreement.csv")
         if own is None or agreement is None:
             continue
+        # No fold is anybody's who was not trained.
+        where = DEVELOPMENT if folder == DEVELOPMENT else name
         who = set(own["index_test"])
         pairs = agreement[
             agreement["primary"]
@@ -283,7 +323,7 @@ def readers(ground: Ground) -> Say:
             & agreement["against"].isin(who)
         ]
         found += [
-            f"κ of {row['index_test']} and {row['against']}, {row['endpoint']}, {unit_title(row['unit'])}, {name}: "
+            f"κ of {row['index_test']} and {row['against']}, {row['endpoint']}, {unit_title(row['unit'])}, {where}: "
             f"{tables.number(row['estimate'])} ({tables.interval(row, ['see the table'])})."
             for row in pairs.to_dict("records")
         ]
@@ -309,12 +349,57 @@ def subgroups(ground: Ground) -> Say:
 
 
 def shift(ground: Ground) -> Say:
-    """Return which external hospitals were set against development."""
+    """Return how well each external hospital is told from development within classes, and what differs most."""
     if not ground.external:
         return [NO_EXTERNAL]
-    root = ground.reporter.results.root / "shift"
-    names = [c.hospital for c in ground.external if any((root / c.name).glob("*.csv"))]
-    return [f"Set against development: {', '.join(names)}."] if names else []
+    found = []
+    for cohort in ground.external:
+        folder = ground.reporter.results.root / "shift" / cohort.name
+        domain, characteristics = read_csv(folder / "domain.csv"), read_csv(folder / "characteristics.csv")
+        parts = [] if domain is None else _told_apart(ground, domain)
+        parts += [] if characteristics is None else _largest(characteristics)
+        found += [f"{cohort.hospital}: {'; '.join(parts)}."] if parts else []
+    confidence = f"{ground.reporter.options.accuracy.confidence:.0%}"
+    noun = tables.one_of(ground.reporter.common_noun(ground.measured))
+    return (
+        [
+            f"AUC with which a classifier tells a {noun} of the hospital from one of development, within classes (0.5: a guess; "
+            f"{confidence} intervals), by what it is shown; d: standardised difference.",
+            *found,
+        ]
+        if found
+        else []
+    )
+
+
+def _told_apart(ground: Ground, domain: pd.DataFrame) -> list[str]:
+    """Return the classifiers' AUC by set of features; a leaky network's features are left out where a sound one reports."""
+    rows = domain[domain["comparison"].eq("hospital") & domain["within"].eq("class")]
+    if ground.reporter.options.protocols[0] != ground.protocol:
+        rows = rows[rows["features"].ne("network")]
+    titles = {"quality": "image quality", "network": "the network’s features"}
+    found = []
+    for row in rows.to_dict("records"):
+        title = titles.get(row["features"]) or f"{row['features']} ({row['recipe']})"
+        known = row["estimate"] == row["estimate"]
+        shown = f"{tables.number(row['estimate'])} ({tables.interval(row, [row['reason']])})"
+        found.append(f"{title} {shown if known else row['reason']}")
+    return found
+
+
+def _largest(characteristics: pd.DataFrame) -> list[str]:
+    """Return the variables that differ most from development, a level of one never by itself."""
+    level = characteristics["level"]
+    variables = characteristics[level.isna() | level.eq("")].dropna(subset=["difference"])
+    size = variables["difference"].abs()
+    first = variables.assign(size=size).sort_values("size", ascending=False, kind="stable").head(_LARGEST)
+    parts = [f"{_variable(row)} {tables.number(row['size'], 2)}" for row in first.to_dict("records")]
+    return [f"largest |d|: {', '.join(parts)}"] if parts else []
+
+
+def _variable(row: Mapping[str, Any]) -> str:
+    name = str(row["variable"]).replace("_", " ")
+    return f"{name} ({row['recipe']})" if isinstance(row["recipe"], str) and row["recipe"] else name
 
 
 def explanations(ground: Ground) -> Say:

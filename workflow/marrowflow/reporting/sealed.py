@@ -100,18 +100,18 @@ def when(sealed: Mapping[str, Any], arrival: Mapping[str, Any], hospital: str) -
     return (
         f"{hospital} was first taken up on {_date(arrival['noted_at'])}, no later than the seal of {_date(sealed['sealed_at'])}: it "
         "stood in the table of cohorts when development was sealed, or sealed anew, so that the times prove nothing. "
-        "What was sealed does not depend on it all the same: no step before the seal reads an external hospital's files, "
-        f"and the divisions that all networks and choices were made on hold images of {_listed(divided)} only."
+        "What was sealed does not depend on it all the same: nothing that the seal was made of was made from an external "
+        f"hospital's files (their own preparation may have run earlier), and the divisions that all networks and choices were made on hold images of {_listed(divided)} only."
     )
 
 
 def _what(reporter: Reporter, sealed: Mapping[str, Any]) -> str:
     cohorts = sealed["cohorts"]
-    images = sum(cohort["images"] for cohort in cohorts.values())
+    images = sum(cohort["included"] for cohort in cohorts.values())
     patients = sum(cohort["patients"] for cohort in cohorts.values())
     return (
-        f"Networks, cut-offs, calibration and preprocessing were fixed on {_listed(cohorts)} ({images} images, "
-        f"{patients} {reporter.noun(DEVELOPMENT)} with an included image) and sealed on {_date(sealed['sealed_at'])}. "
+        f"Networks, cut-offs, calibration and preprocessing were fixed on {_listed(cohorts)} ({images} included images "
+        f"of {patients} {reporter.noun(DEVELOPMENT)}) and sealed on {_date(sealed['sealed_at'])}. "
         f"While this page was written all {len(sealed['files'])} sealed files, and the code of the {len(sealed['code'])} steps "
         "that a hospital's images pass through, were compared with the seal: none has changed. "
         f"Digest of the seal: {sealed['digest']}."
@@ -220,10 +220,8 @@ def _shared(reporter: Reporter, sealed: Mapping[str, Any]) -> tables.Table:
             )
         elif file["part"] == "inventory":
             name = file["path"].split("/")[1]
-            rows.append(
-                _row(reporter, file, f"inventory, {name}", _counted(sealed["cohorts"][name], reporter))
-            )
-    rows += [[f"code of {step}", "digest of the code", digest] for step, digest in sealed["code"].items()]
+            rows.append(_row(reporter, file, f"inventory, {name}", _taken(sealed["cohorts"][name], reporter)))
+    rows += [[f"code of {step}", "its sources", digest[:_SHOWN]] for step, digest in sealed["code"].items()]
     return tables.Table(
         "Sealed for all index tests",
         ["what", "value", f"SHA-256 (first {_SHOWN} digits)"],
@@ -239,6 +237,10 @@ def _row(reporter: Reporter, file: Mapping[str, Any], what: str, value: str) -> 
 
 def _counted(part: Mapping[str, Any], reporter: Reporter) -> str:
     return f"{part['images']} images, {part['patients']} {reporter.noun(DEVELOPMENT)}"
+
+
+def _taken(part: Mapping[str, Any], reporter: Reporter) -> str:
+    return f"{part['images']} images, {part['included']} included, of {part['patients']} {reporter.noun(DEVELOPMENT)}"
 
 
 def _cutoffs(reporter: Reporter, lock: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from marrowflow.reporting.reporter import Reporter, missing, stem
 from marrowflow.reporting.results import DEVELOPMENT
 from marrowflow.reporting.shift_figures import colour_figure, projection_figure
 from marrowflow.reporting.tables import Table
+from marrowflow.statistics.domain import FEWEST
 
 ANCHOR = "shift"
 
@@ -56,8 +57,8 @@ _TABLES = (
 )
 _HOW_TO_READ = (
     "The AUC is the chance that a classifier, shown one patient of this hospital and one of development, "
-    "says rightly which is which: 0.5 is a guess, at 0.7 it is right for 7 of 10 such pairs, from 0.95 on nearly every patient "
-    "shows where it comes from. Colour and quality say what differs in the images; the network’s features say how much of it "
+    "says rightly which is which: 0.5 is a guess, at 0.7 it is right for 7 of 10 such pairs, at 0.95 for 19 of "
+    "20. Colour and quality say what differs in the images; the network’s features say how much of it "
     "reaches the network’s last layer, from which its answers are made.",
     "A high AUC is no loss of accuracy: what differs may be nothing that the diagnosis hangs on. It says that accuracy "
     "measured on development patients need not hold here, and where to look if it does not. A low AUC is no proof that nothing "
@@ -84,6 +85,12 @@ def shift_section(reporter: Reporter, cohort: str, hospital: str) -> page.Sectio
         return page.Section("How this hospital differs from development", ANCHOR, blocks)
     shown = {name: table for name, table in found.items() if table is not None}
     noun = reporter.common_noun([DEVELOPMENT, cohort])
+    figures = [_colour_block(reporter, shown["colour"], folder, cohort, hospital, noun)]
+    undrawn: list[page.Block] = []
+    if shown["projection"].empty:
+        undrawn.append(_no_projection(reporter, shown["domain"], folder, hospital, noun))
+    else:
+        figures.append(_projection_block(reporter, shown, folder, cohort, hospital, noun))
     words = page.Text(
         [
             f"All {noun} count once, each by the mean over its included images. Nothing in the study was chosen by this "
@@ -94,12 +101,8 @@ def shift_section(reporter: Reporter, cohort: str, hospital: str) -> page.Sectio
     blocks = [
         words,
         _domain_table(reporter, shown["domain"], folder, hospital, noun),
-        page.Figures(
-            [
-                _colour_block(reporter, shown["colour"], folder, cohort, hospital, noun),
-                _projection_block(reporter, shown, folder, cohort, hospital, noun),
-            ]
-        ),
+        page.Figures(figures),
+        *undrawn,
         *_characteristics_tables(reporter, shown["characteristics"], folder, hospital, noun),
     ]
     return page.Section("How this hospital differs from development", ANCHOR, blocks)
@@ -175,14 +178,13 @@ def _domain_table(reporter: Reporter, domain: pd.DataFrame, folder: Path, hospit
         rows.append([title, _auc(row), _auc(null), *counted])
     network = _row(against[against["within"].eq("")], "network", "")
     most = against["n_development"].max()
+    methods = [_METHODS.get(m, m) for m in dict.fromkeys(against["method"]) if m != "none"]
     notes = [
         f"Logistic regression with a ridge penalty on the mean features of {noun}, scored out of fold; compared are pairs of "
         f"one fold, in {tables.whole(against['divisions'].max())} divisions "
         f"into {tables.whole(against['folds'].max())} folds. Within classes: only pairs of one class count, and the "
         "sides are weighed alike in each, so that a different case mix is no difference.",
-        f"{reporter.options.accuracy.confidence:.0%} intervals: "
-        + "; ".join(_METHODS.get(m, m) for m in dict.fromkeys(against["method"]) if m != "none")
-        + ".",
+        *([f"{reporter.options.accuracy.confidence:.0%} intervals: {'; '.join(methods)}."] if methods else []),
         f"Halves of development: the same between random halves of the development {noun}, where nothing differs: mean "
         f"(least to greatest) of {tables.whole(domain['halvings'].max())} halvings. An AUC inside that range may be chance.",
     ]
@@ -319,6 +321,19 @@ def _projection_block(
         reporter.sources(folder / "projection.csv", folder / "components.csv"),
         first.leaky,
     )
+
+
+def _no_projection(
+    reporter: Reporter, domain: pd.DataFrame, folder: Path, hospital: str, noun: str
+) -> page.Text:
+    """Return the words in place of the figure of the network's features."""
+    network = _row(domain[domain["comparison"].eq("hospital") & domain["within"].eq("")], "network", "")
+    if network is None or network["n_development"] >= FEWEST:
+        reason = f"the network’s features do not vary among development’s {noun}"
+    else:
+        reason = str(network["reason"]).replace("patient", tables.one_of(noun))
+    sources = reporter.sources(folder / "projection.csv", folder / "domain.csv")
+    return page.Text([f"{hospital}: what the network sees, beside development: no figure, {reason}."], sources=sources)
 
 
 def _largest(characteristics: pd.DataFrame, shown: int = 3) -> str:

@@ -113,7 +113,7 @@ def report_study(
     for protocol in progress(options.protocols, "report of the study", unit="protocol"):
         sections += _protocol_sections(reporter, options, protocol, cohorts)
     sections.append(shift_overview(reporter, external))
-    if options.readers:
+    if options.reader_titles:
         sections.append(_reader_section(reporter, external))
     if "as_published" in options.protocols:
         sections.append(_optimism_section(reporter))
@@ -174,7 +174,9 @@ def _audit_note(results: Results) -> list[page.Block]:
 def _reader_section(reporter: Reporter, external: Sequence[Cohort]) -> page.Section:
     where = {DEVELOPMENT: "Development", **{c.name: c.hospital for c in external}}
     below = [
-        page.Section(who, f"readers-{name}", reader_blocks(reporter, reporter.options.readers, name, who))
+        page.Section(
+            who, f"readers-{name}", reader_blocks(reporter, reporter.options.reader_titles, name, who)
+        )
         for name, who in where.items()
     ]
     return page.Section("Readers and other products", "readers", [], below)
@@ -219,7 +221,8 @@ def _protocol_sections(
         section("Results at a glance", "glance", glance_blocks(reporter, test, external)),
         section("All networks", "networks", network_blocks(reporter, options, protocol)),
         section(
-            f"Flow of {reporter.common_noun(c.name for c in cohorts)} and cross-tabulation", "flow",
+            f"Flow of {reporter.common_noun(c.name for c in cohorts)} and cross-tabulation",
+            "flow",
             flow_blocks(reporter, test, WHOLE, "All hospitals together", whole, " ".join(whole.remarks))
             if whole
             else [],

@@ -102,7 +102,7 @@ def _figure(
     noun, endpoint = reporter.noun(cohort), reporter.endpoints[0]
     groups: dict[str, list[Estimate]] = {}
     for row in rows.to_dict("records"):
-        name = "Overall" if row["variable"] == _ALL else _title(row["variable"]).capitalize()
+        name = "Overall" if row["variable"] == _ALL else sentence(_title(row["variable"]))
         groups.setdefault(name, []).append(_estimate(row, reporter, noun, settings))
     whole = rows.loc[rows["variable"].eq(_ALL), "estimate"]
     title = f"{sentence(tables.metric_title(metric, of))} in subgroups: {endpoint_title(reporter.options, endpoint)}"

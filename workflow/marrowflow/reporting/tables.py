@@ -47,7 +47,7 @@ METHODS = {
     "jackknife_logit": "leave-one-patient-out, logit, t",
     "newcombe_neff": "Newcombe on effective patients",
     "jackknife_t": "leave-one-patient-out, t",
-    "log_robust": "log scale, cluster-robust",
+    "log_robust": "log scale",
     "mover_wilson_neff": "MOVER, effective n",
     "bootstrap_bca": "bootstrap (BCa)",
     "bootstrap_percentile": "bootstrap (percentile)",
@@ -211,8 +211,12 @@ def metrics_table(
         key=lambda r: (order.get(r["class"], len(order)), metric_order.get(r["metric"], len(metric_order))),
     )
     body = []
+    caveats: dict[str, list[str]] = {}
     for row in ranked:
         why = _worded(warnings_of(warnings, endpoint, unit, row["metric"], row["class"]), noun)
+        # Why there is no interval stands in its cell; what is odd about one that is there, below.
+        for text in why if row["high"] == row["high"] else ():
+            caveats.setdefault(text, []).append(metric_title(row["metric"], row["class"]))
         body.append(
             [
                 METRICS.get(row["metric"], row["metric"]),
@@ -228,6 +232,7 @@ def metrics_table(
     resampled = any(r["method"].startswith("bootstrap") for r in ranked)
     how = [f"The bootstrap resamples {noun} with all their images."] if resampled else []
     notes = [*remarks, *how, *(f"Warning: {text}." for text in wide_warnings(warnings, endpoint, unit, noun))]
+    notes += [f"Warning, {', '.join(of)}: {text}." for text, of in caveats.items()]
     with_class = any(r["class"] for r in ranked)
     header = [
         "metric",

@@ -19,7 +19,7 @@ intervals that take the classifiers as given (LeDell, Petersen and van der Laan 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -112,12 +112,13 @@ def separation(units: Units, confidence: float, seed: int) -> Separation:
     who keep their folds, the variance is (G - 1)/G Σ (AUC without group g - their mean)². Limits: logit AUC ± t √variance /
     (AUC (1 - AUC)), G - 1 degrees of freedom. At 0 and 1 see `intervals.auc_separated`.
     """
-    few = min((units.patients_of(side), side) for side in (False, True))
-    if few[0] < FEWEST:
-        return Separation(np.nan, _NO_INTERVAL, _too_few(few[0], "the hospital" if few[1] else "development"))
+    patients = {"development": units.patients_of(False), "the hospital": units.patients_of(True)}
+    fewest = min(patients.values())
+    if fewest < FEWEST:
+        return Separation(np.nan, _NO_INTERVAL, _too_few(patients))
     divisions = [_dealt(units, FOLDS, [seed, division]) for division in range(DIVISIONS)]
     auc = _auc(units, divisions)
-    groups = min(GROUPS, few[0])
+    groups = min(GROUPS, fewest)
     group = _dealt(units, groups, [seed, DIVISIONS])
     left_out = np.array(
         [_auc(units.only(group != g), [fold[group != g] for fold in divisions]) for g in range(groups)]
@@ -152,7 +153,7 @@ def separation_of_halves(units: Units, seed: int) -> Separation:
     """
     own = units.only(~units.hospital)
     if own.n_patients < 2 * FEWEST:
-        return Separation(np.nan, _NO_INTERVAL, _too_few(own.n_patients // 2, "half of development"))
+        return Separation(np.nan, _NO_INTERVAL, _too_few({"half of development": own.n_patients // 2}))
     found = []
     for halving in range(HALVINGS):
         order = np.random.default_rng([seed, halving]).permutation(own.n_patients)
@@ -164,8 +165,9 @@ def separation_of_halves(units: Units, seed: int) -> Separation:
     return Separation(float(np.mean(found)), Interval("halvings", min(found), max(found)))
 
 
-def _too_few(patients: int, where: str) -> str:
-    return f"suppressed: {patients} patients of {where}, fewer than {FEWEST}"
+def _too_few(patients: Mapping[str, int]) -> str:
+    few = [f"{n} patient{'' if n == 1 else 's'} of {side}" for side, n in patients.items() if n < FEWEST]
+    return f"suppressed: {' and '.join(few)}, fewer than {FEWEST}"
 
 
 def _auc(units: Units, divisions: Sequence[np.ndarray]) -> float:

@@ -147,7 +147,7 @@ def metric_rows(
         fixed = evaluation.without_spread(key, estimates)
         if fixed and found[0].method not in ("none", MOVER):
             place.warn(
-                f"{fixed} classes at 0 % or 100 %: their variance counts as 0, the interval is too narrow",
+                f"{fixed} class{'' if fixed == 1 else 'es'} at 0 % or 100 %: variance counted as 0, the interval is too narrow",
                 key,
             )
         proportion = evaluation.proportion(key)

@@ -18,10 +18,12 @@ level), and numbers of patients who have a value. A category has a line without 
 ``domain.csv``: features (colour of a recipe, quality, network), comparison (hospital: against development;
 development_halves: the same among development patients alone), within (empty, or class: only patients of a class are
 compared), the AUC with its interval, method, reason of what is missing, numbers of patients and images, folds, divisions or
-halvings, and seed; see `marrowflow.statistics.domain`. Images that a network was trained on are left out of its features.
+halvings, and seed; see `marrowflow.statistics.domain`. Images that a network was trained on are left out of its features. Where
+that leaves none, the lines have no estimate, and the reason says so.
 
 ``projection.csv``: each patient's place on the first two principal components of the network's features, standardised
-and fitted on development patients. ``components.csv``: share of variance that each component explains on either side.
+and fitted on development patients; no line where these are fewer than `marrowflow.statistics.domain.FEWEST` or do not vary.
+``components.csv``: share of variance that each component explains on either side, empty for a hospital that does not vary.
 ``colour.csv``: each patient's mean colour by recipe.
 """
 
@@ -29,7 +31,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,7 @@ from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_table
 from marrowflow.statistics.domain import (
     DIVISIONS,
+    FEWEST,
     FOLDS,
     HALVINGS,
     Separation,
@@ -107,6 +110,7 @@ _TRAINED_ON = "trained_on"
 _QUANTILE = 1.959963984540054  # of the normal distribution, two-sided at 5 %
 _ROWS_AT_ONCE = 2048  # of an embedding: 21 MB of 1,280 features in double precision
 _COMPONENTS = 2
+_NONE_UNSEEN = "no development image that the network was not trained on"
 
 
 class Options(Section):
@@ -162,7 +166,7 @@ class Sums:
     images
         Int64 [groups].
     total
-        Float64 [groups, features].
+        Float64 [groups, features]; no group, and maybe no feature, where no image has features.
     """
 
     patient: np.ndarray
@@ -216,8 +220,8 @@ def add_up(inventory: pd.DataFrame, chunks: Iterable[tuple[Sequence[str], np.nda
         chosen = coo_array((once, (places, np.arange(len(places)))), shape=(len(found), len(places)))
         added = chosen.tocsr() @ rows[known].astype(np.float64)
         total = added if total is None else total + added
-    if total is None or not images.any():
-        raise UserError("a table of features holds no image")
+    if total is None:
+        total = np.zeros((len(found), 0))
     kept = images > 0
     patient, labels = (np.asarray(found.get_level_values(i), dtype=object)[kept] for i in (0, 1))
     return Sums(patient, labels, images[kept], total[kept])
@@ -273,7 +277,8 @@ def domain_table(
     asked = [(key, within) for key in features for within in ("", CLASS)]
     for key, within in progress(asked, "shift", unit="comparisons"):
         units, images = _units(features[key], classes if within else None)
-        shared = units.comparable()
+        # Without classes all units are of one stratum: a side that is empty leaves the other's numbers as they are.
+        shared = units.comparable() if within else units
         place = {"features": key[0], "recipe": key[1], "within": within, "seed": settings.seed}
         place |= {"n_features": units.features.shape[1], "folds": FOLDS}
         both = np.isin(units.stratum, np.unique(shared.stratum))
@@ -285,10 +290,15 @@ def domain_table(
                 ("images", int(images[both & (units.hospital == side)].sum())),
             )
         }
+        absent = _absent(key[0], features[key])
         found = separation(shared, settings.confidence, settings.seed)
+        if absent:
+            found = replace(found, reason=absent)
         rows.append({**place, "comparison": HOSPITAL, **_row(found), **counted, "divisions": DIVISIONS})
         own = units.only(~units.hospital)
         halves = separation_of_halves(units, settings.seed)
+        if absent and not own.n_patients:
+            halves = replace(halves, reason=absent)
         counted = {
             "n_development": own.n_patients,
             "images_development": int(images[~units.hospital].sum()),
@@ -306,15 +316,16 @@ def project(development: Sums, hospital: Sums) -> tuple[pd.DataFrame, pd.DataFra
     """Return patients' places on the first principal components of development, and the variance that these explain.
 
     Features are standardised by the development patients' means and deviations; those that do not vary among them count for
-    nothing. A component points where its largest coefficient is positive.
+    nothing. A component points where its largest coefficient is positive. Both tables are empty where development has fewer
+    than `FEWEST` patients, or none of their features vary.
     """
     (own, x), (other, y) = (side.means(by_class=False) for side in (development, hospital))
+    if len(own) < FEWEST:
+        return _no_projection()
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     varies = deviation > 1e-9 * np.maximum(np.abs(mean), 1e-9)
     if not varies.any():
-        raise UserError(
-            "the features of all development patients are the same: there is nothing to project on"
-        )
+        return _no_projection()
     x, y = ((side - mean)[:, varies] / deviation[varies] for side in (x, y))
     _, values, axes = np.linalg.svd(x, full_matrices=False)
     axes = axes[:_COMPONENTS][values[:_COMPONENTS] > 1e-9 * values[0]]
@@ -328,11 +339,26 @@ def project(development: Sums, hospital: Sums) -> tuple[pd.DataFrame, pd.DataFra
     explained = pd.DataFrame(
         {
             "component": np.arange(1, len(axes) + 1),
-            "development": ((x @ axes.T) ** 2).sum(axis=0) / (x**2).sum(),
-            HOSPITAL: (((y - y.mean(axis=0)) @ axes.T) ** 2).sum(axis=0) / ((y - y.mean(axis=0)) ** 2).sum(),
+            "development": _explained(x, axes),
+            HOSPITAL: _explained(y, axes),
         }
     )
     return pd.concat(parts, ignore_index=True), explained
+
+
+def _explained(rows: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Return the share of the rows' variance along each axis, float64 [axes]; NaN where they do not vary."""
+    if not len(rows):
+        return np.full(len(axes), np.nan)
+    around = rows - rows.mean(axis=0)
+    with np.errstate(invalid="ignore"):
+        return ((around @ axes.T) ** 2).sum(axis=0) / (around**2).sum()
+
+
+def _no_projection() -> tuple[pd.DataFrame, pd.DataFrame]:
+    components = [f"component_{i + 1}" for i in range(_COMPONENTS)]
+    points = pd.DataFrame(columns=["patient_id", "images", "side", *components])
+    return points, pd.DataFrame(columns=["component", "development", HOSPITAL])
 
 
 def measure_shift(options: Options, development: Sources, hospital: Sources) -> dict[str, pd.DataFrame]:
@@ -382,7 +408,22 @@ def measure_shift(options: Options, development: Sources, hospital: Sources) -> 
 
 def _both(found: Iterable[Sums]) -> tuple[Sums, Sums]:
     development, hospital = found
-    return development, hospital
+    development = _as_wide_as(development, hospital)
+    return development, _as_wide_as(hospital, development)
+
+
+def _as_wide_as(side: Sums, other: Sums) -> Sums:
+    """Give a side without images the features of the other, which alone has any."""
+    return side if len(side.images) else replace(side, total=np.zeros((0, other.total.shape[1])))
+
+
+def _absent(kind: str, sides: tuple[Sums, Sums]) -> str:
+    """Return what is missing where a side has no image with features; empty where both have."""
+    development, hospital = (len(side.images) > 0 for side in sides)
+    if not development:
+        return _NONE_UNSEEN if kind == NETWORK else f"no development image has measures of {kind}"
+    what = "features of the network" if kind == NETWORK else f"measures of {kind}"
+    return "" if hospital else f"no image of the hospital has {what}"
 
 
 def _row(found: Separation) -> dict[str, Any]:
@@ -404,7 +445,7 @@ def _units(sides: tuple[Sums, Sums], classes: Sequence[str] | None) -> tuple[Uni
     numbers = {name: i for i, name in enumerate(classes or [""])}
     stratum = tables["label"].map(numbers).to_numpy(np.int64)
     features = np.concatenate([rows for _, rows in parts])
-    units = Units(features, patient, hospital, stratum, int(patient.max()) + 1)
+    units = Units(features, patient, hospital, stratum, int(patient.max(initial=-1)) + 1)
     return units, tables["images"].to_numpy(np.int64)
 
 
@@ -424,7 +465,9 @@ def _unseen(paths: Sequence[Path]) -> Iterator[tuple[Sequence[str], np.ndarray]]
         with parquet.ParquetFile(path) as file:
             names = [name for name in file.schema_arrow.names if name not in ("case_id", _TRAINED_ON)]
             for batch in file.iter_batches(batch_size=_ROWS_AT_ONCE):
-                new = ~batch.column(_TRAINED_ON).to_numpy(zero_copy_only=False)
+                new = ~batch.column(_TRAINED_ON).to_numpy(zero_copy_only=False).astype(bool)
+                if not new.any():
+                    continue
                 rows = np.column_stack([batch.column(name).to_numpy() for name in names])
                 cases = batch.column("case_id").to_numpy(zero_copy_only=False)
                 yield cases[new], rows[new]

@@ -109,8 +109,9 @@ def focus_limits(development: pd.DataFrame) -> tuple[float, float] | None:
     means = _mean_focus(_included(development)).dropna()
     if means.empty:
         return None
-    low, high = np.quantile(means, [1 / 3, 2 / 3])
-    return float(low), float(high)
+    # Rounded to what is printed, so that a reader with the numbers finds the same groups.
+    low, high = (float(f"{limit:.3g}") for limit in np.quantile(means, [1 / 3, 2 / 3]))
+    return low, high
 
 
 def group_patients(
