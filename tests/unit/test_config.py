@@ -417,3 +417,38 @@ def test_no_configuration_key_is_missing_from_the_reference():
 
     for key in keys(Study, set()):
         assert f"| `{key}` |" in text
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({"subgroups": {"columns": ["patient_id"]}}, "makes no groups of patients"),
+        ({"subgroups": {"columns": ["sex", "sex"]}}, "stands twice"),
+        ({"subgroups": {"columns": [" sex"]}}, "makes no groups of patients"),
+        ({"subgroups": {"age_bands": [40, 18]}}, "ascending"),
+        ({"subgroups": {"age_bands": [0, 18]}}, "positive"),
+        ({"readers": {"net": {"table": "a.csv"}}}, "a model or an ensemble has this name"),
+        ({"readers": {"dr": {"table": "a.csv", "unit": "patient"}}, "units": ["case"]}, "counts no patients"),
+        ({"study": {"key": "s", "title": "t", "intended_prevalence": {"aml": 0.5}}}, "'aml' is not one of"),
+        ({"report": {"require": "starrd"}}, "stard"),
+        ({"recruitment": {"base": "x"}}, "basis"),
+    ],
+)
+def test_what_reports_cannot_be_made_of_is_refused_before_the_run(sections, words):
+    with pytest.raises(UserError, match=re.escape(words)):
+        load_study(changed(**sections))
+
+
+def test_one_required_checklist_is_a_list_of_one():
+    assert load_study(changed(report={"require": "stard"})).report.require == ["stard"]
+
+
+def test_which_files_hold_a_readers_answers_is_told_to_no_report():
+    """So that answers for one hospital leave the other hospitals' reports as they were."""
+    before = load_study(changed(readers={"dr": {"table": {"b": "b.csv"}, "title": "T"}}))
+    after = load_study(changed(readers={"dr": {"table": {"b": "b.csv", "c": "c.csv"}, "title": "T"}}))
+    names = ["reader_titles", "reader_units"]
+    assert option_string(before, names, {}) == option_string(after, names, {})
+    assert json.loads(option_string(before, names, {}))["reader_titles"] == {
+        "dr": {"title": "T", "unit": "case"}
+    }

@@ -147,6 +147,18 @@ def test_a_division_of_another_hospital_is_refused(root: Path) -> None:
         run(root)
 
 
+def test_a_hospital_that_was_not_divided_is_refused(root: Path) -> None:
+    both = ["--inventories", str(root / INVENTORY), str(root / "cohorts/beta/inventory.parquet")]
+    given = {"primary": PRIMARY, "locks": LOCK, "networks": NETWORK, "stores": STORE, "folds": FOLDS}
+    words = [word for flag, path in given.items() for word in (f"--{flag}", str(root / path))]
+    out = root / "locked/seal.json"
+    with pytest.raises(UserError, match=r"beta.*in no division") as error:
+        seal.main(["--root", str(root), *words, *both, "--notes", str(root / "notes"), "--out", str(out)])
+    assert "alpha" not in str(error.value)
+    assert not out.exists()
+    assert not (root / "notes").exists()
+
+
 def test_a_lock_that_was_changed_is_not_sealed(root: Path) -> None:
     (root / LOCK).write_text((root / LOCK).read_text().replace("0.5", "0.6"))
     with pytest.raises(UserError, match="changed after it was locked"):

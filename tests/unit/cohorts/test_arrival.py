@@ -45,3 +45,20 @@ def test_a_note_without_a_time_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "note.json").write_text('{"first": "yesterday"}')
     with pytest.raises(UserError, match=r"note\.json holds no time"):
         first_time.first_time(tmp_path / "note.json")
+
+
+def test_a_note_that_is_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "note.json").mkdir()
+    with pytest.raises(UserError, match=r"note\.json.*folder"):
+        first_time.first_time(tmp_path / "note.json")
+
+
+@pytest.mark.parametrize("name", ["../delta", "delta/epsilon", "delta hospital", " ", ""])
+def test_a_name_that_is_no_cohorts_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "manifest.csv").write_text("image\n")
+    with pytest.raises(UserError, match="letters, digits and underscores"):
+        arrival.main(
+            ["--cohort", name, "--manifest", str(tmp_path / "manifest.csv"), "--note", str(tmp_path / "note.json"),
+             "--out", str(tmp_path / "arrival.json")]
+        )  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.csv"]

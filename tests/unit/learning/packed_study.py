@@ -105,15 +105,15 @@ def write_study(folder: Path) -> Packed:
     return packed
 
 
-def pack(packed: Packed, **changed: object) -> None:
-    """Write the package of a study, with some options changed."""
+def pack(packed: Packed, out: Path | None = None, **changed: object) -> None:
+    """Write the package of a study to its place or another, with some options changed."""
     root = packed.root
     package.main(
         ["--options", json.dumps(packed.options | changed), "--primary", str(root / "locked/primary.json"),
          "--locks", *map(str, root.glob("locked/*/*/*/threshold.json")),
          "--networks", *map(str, root.glob("training/*/*/*/*/model.safetensors")),
          "--stores", str(root / "images/a/stained/store.json"),
-         "--metrics", *map(str, root.glob("accuracy/*/*/*/development/metrics.csv")), "--out", str(packed.package)]
+         "--metrics", *map(str, root.glob("accuracy/*/*/*/development/metrics.csv")), "--out", str(out or packed.package)]
     )  # fmt: skip
 
 

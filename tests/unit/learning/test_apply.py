@@ -2,7 +2,9 @@
 
 import json
 import os
+import py_compile
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -134,6 +136,7 @@ def test_the_packed_code_runs_by_itself(packed: Packed, applied: Path, other: Pa
     assert "not the package's own code" not in done.stderr
     assert sha256_of(tmp_path / "out/predictions.parquet") == sha256_of(applied / "predictions.parquet")
     # The modules that Python has compiled meanwhile make no other package of it.
+    assert list((other / bundle.CODE).rglob("__pycache__/*.pyc"))
     bundle.verified_card(other)
     done = subprocess.run(
         [sys.executable, "-m", "marrowflow", "statistics.accuracy", "--options", (other / bundle.ACCURACY).read_text(),
@@ -175,6 +178,119 @@ def test_missing_added_and_relabelled_packages_are_refused(
     (relabelled / bundle.PACKAGE).unlink()
     with pytest.raises(UserError, match=r"no package\.json"):
         bundle.verified_card(relabelled)
+
+
+def test_below_code_only_what_its_own_sources_compile_to_is_accepted(
+    packed: Packed, other: Path, tmp_path: Path
+) -> None:
+    source = other / "code/marrowflow/cli.py"
+    compiled = Path(py_compile.compile(str(source), doraise=True) or "")
+    bundle.verified_card(other)
+    (tmp_path / "cli.py").write_text(source.read_text() + "stolen = True\n")
+    py_compile.compile(str(tmp_path / "cli.py"), cfile=str(compiled), doraise=True)
+    with pytest.raises(UserError, match=r"cli\.cpython-\d+\.pyc was added.*\n.*python -B"):
+        bundle.verified_card(other)
+    for content in (b"", b"\0" * 40):
+        compiled.write_bytes(content)
+        with pytest.raises(UserError, match=r"cli\.cpython-\d+\.pyc was added"):
+            bundle.verified_card(other)
+    compiled.unlink()
+    (compiled.parent / "patients.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"__pycache__/patients\.txt was added"):
+        bundle.verified_card(other)
+
+
+def test_broken_links_and_lists_are_refused_in_words(packed: Packed, other: Path) -> None:
+    (other / "README.md").unlink()
+    (other / "README.md").symlink_to("nowhere")
+    (other / "more").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"(?s)more was added.*README\.md cannot be read"):
+        bundle.verified_card(other)
+    (other / bundle.CHECKSUMS).write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"checksums\.sha256 is no text"):
+        bundle.verified_card(other)
+
+
+def test_the_manifests_folder_is_not_written_to(packed: Packed, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(packed.manifest.parent, tmp_path / "b"))
+    manifest = (folder / "manifest.csv").rename(folder / "images.csv")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, tmp_path / "link", folder / "images/.."):
+        with pytest.raises(UserError, match="manifest's folder"):
+            apply.main(arguments(packed, manifest, out))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/images.csv").symlink_to(manifest)
+    with pytest.raises(UserError, match="manifest's folder"):
+        apply.main(arguments(packed, tmp_path / "results/images.csv", tmp_path / "results"))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_results_are_of_one_run(
+    packed: Packed, applied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(applied, tmp_path / "out"))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    smaller = write_hospital(tmp_path / "c", 6, 2)
+    for threads in ("0", "-1"):
+        with pytest.raises(UserError, match="--threads"):
+            apply.main([*arguments(packed, smaller, out), "--threads", threads])
+
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(apply, "results_of", broken)
+        with pytest.raises(RuntimeError):
+            apply.main(arguments(packed, smaller, out))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # A package of fewer units leaves none of an older one's tables.
+    verified = bundle.verified_card
+    with monkeypatch.context() as patch:
+        patch.setattr(bundle, "verified_card", lambda p: (verified(p)[0] | {"units": ["case"]}, "0"))
+        apply.main(arguments(packed, smaller, out))
+    assert {path.name for path in out.iterdir()} == set(before) - {"patients.csv"}
+    assert len(pd.read_parquet(out / "inventory.parquet")) == 6
+    (out / "patients.csv").mkdir()
+    with pytest.raises(UserError, match=r"patients\.csv.*choose another folder"):
+        apply.main(arguments(packed, smaller, out))
+    assert not (out / "run.json").exists()
+
+
+def test_no_pixels_stay_behind_when_it_is_ended(
+    packed: Packed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    (out / ".pixels-killed/store").mkdir(parents=True)
+    (out / ".pixels-killed/store/pixels.npy").write_bytes(b"a patient's")
+    seen = []
+
+    def ended(*_: object) -> None:
+        seen.extend(path.name for path in out.iterdir())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def not_taken(*_: object) -> None:
+        raise AssertionError("SIGTERM would have ended the process at once")
+
+    monkeypatch.setattr(apply, "pack_as_fitted", ended)
+    before = signal.signal(signal.SIGTERM, not_taken)
+    try:
+        with pytest.raises(SystemExit) as ending:
+            apply.main(arguments(packed, packed.manifest, out))
+        assert signal.getsignal(signal.SIGTERM) is not_taken
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ending.value.code == 143
+    assert len(seen) == 1
+    assert seen != [".pixels-killed"]
+    assert not list(out.iterdir())
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(packed: Packed, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file/out", Path("/proc/out")):
+        with pytest.raises(UserError, match="cannot be written"):
+            apply.main(arguments(packed, packed.manifest, out))
 
 
 def test_results_do_not_go_into_the_package(packed: Packed) -> None:

@@ -51,9 +51,45 @@ def test_sha256sum_agrees_with_the_list(packed: Packed) -> None:
 
 def test_the_same_study_gives_the_same_package(packed: Packed) -> None:
     first = contents(packed.package)
-    (packed.package / "stray").write_text("left over")
     pack(packed)
     assert contents(packed.package) == first
+    # A workflow that writes it anew removes the files that it waits for; the rest is still a package.
+    for name in (bundle.PACKAGE, bundle.CHECKSUMS, bundle.CARD):
+        (packed.package / name).unlink()
+    pack(packed)
+    assert contents(packed.package) == first
+
+
+def test_nothing_but_a_package_is_replaced(packed: Packed, tmp_path: Path) -> None:
+    thesis = tmp_path / "documents"
+    (thesis / "code").mkdir(parents=True)
+    (thesis / "README.md").write_text("my only copy")
+    with pytest.raises(UserError, match=r"documents holds README\.md, code.*deleted"):
+        pack(packed, thesis)
+    assert (thesis / "README.md").read_text() == "my only copy"
+    before = contents(packed.package)
+    stray = packed.package / "notes.txt"
+    stray.write_text("mine")
+    try:
+        with pytest.raises(UserError, match=r"package holds notes\.txt.*deleted"):
+            pack(packed)
+        assert stray.read_text() == "mine"
+    finally:
+        stray.unlink()
+    (tmp_path / "empty").mkdir()
+    pack(packed, tmp_path / "empty")
+    assert contents(tmp_path / "empty") == before
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(packed: Packed, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file"):
+        pack(packed, tmp_path / "file")
+    with pytest.raises(UserError, match="cannot be written"):
+        pack(packed, tmp_path / "file/package")
+    with pytest.raises(UserError, match="cannot be written"):
+        pack(packed, Path("/proc/package"))
+    assert contents(tmp_path) == {"file": b"mine"}
 
 
 def test_no_path_and_no_image_of_the_study_is_in_it(packed: Packed) -> None:
@@ -109,6 +145,7 @@ def test_what_does_not_belong_together_is_refused(packed: Packed) -> None:
     finally:
         target.write_bytes(image)
     assert contents(packed.package) == before
+    assert not list(packed.root.glob(".package*"))
 
 
 def test_the_licence_of_the_code_is_the_projects() -> None:

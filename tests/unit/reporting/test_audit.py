@@ -206,3 +206,27 @@ def test_an_empty_folder_is_no_study(tmp_path):
         main(["--accuracy", str(tmp_path)])
     with pytest.raises(UserError, match="no folder"):
         main(["--accuracy", str(tmp_path / "nowhere")])
+
+
+def test_a_table_that_is_missing_beside_its_cross_tabulation_is_a_finding(tmp_path):
+    tables(tmp_path / "a")
+    tables(tmp_path / "b")
+    (tmp_path / "b/metrics.csv").unlink()
+    with pytest.raises(UserError, match=r"b/metrics\.csv: metrics\.csv is missing"):
+        main(["--accuracy", str(tmp_path)])
+
+
+def test_files_may_be_named_one_by_one_so_that_others_do_not_count(tmp_path, capsys):
+    tables(tmp_path / "a")
+    tables(tmp_path / "removed", accuracy=(8, 10))
+    main(["--accuracy", str(tmp_path / "a/metrics.csv")])
+    assert "9 checks, 0 do not fit" in capsys.readouterr().out
+
+
+def test_a_figure_that_cannot_be_read_is_named_by_its_check(tmp_path):
+    path = tmp_path / "f.yaml"
+    path.write_text(
+        "source: x\nchecks: [{share: {of: a, printed: '1', n: 3}}, {share: {of: b, printed: 'no', n: 3}}]"
+    )
+    with pytest.raises(UserError, match="check 2"):
+        main(["--figures", str(path)])

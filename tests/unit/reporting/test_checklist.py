@@ -114,14 +114,14 @@ def test_a_hospital_without_a_source_lacks_it(ground: Ground) -> None:
 def test_severity_needs_a_text_only_where_no_manifest_has_it(ground: Ground) -> None:
     _, texts = without(ABOUT, TEXTS, {"severity"})
     answer = by_number(answers(LISTS["stard"], ground, texts, ()))["26a"]
-    assert answer.lacking == ("severity",) and answer.data == ("No manifest has a column severity.",)
+    assert answer.lacking == ("severity",) and answer.data == ("No manifest gives the severity.",)
     inventories = {**ground.inventories, "beta": ground.inventories["beta"].assign(severity="mild")}
     known = replace(ground, inventories=inventories)
     answer = by_number(answers(LISTS["stard"], known, texts, ()))["26a"]
     assert (
         not answer.lacking
         and not answer.team
-        and "Hospital B, external, 29 patients: mild 29" in answer.data[0]
+        and "Hospital B, external, 20 patients with leukaemia: mild 20, none given 0." in answer.data
     )
     required = {"report": {"require": ["stard"]}}
     for where, fails in ((ground, True), (known, False)):
@@ -234,7 +234,7 @@ def plain(sentences: Any) -> str:
     return " ".join(sentences).replace("\u00a0", " ")
 
 
-def test_estimates_are_those_of_the_tables(by_hand: Ground) -> None:
+def test_estimates_are_those_of_the_tables(by_hand: Ground, tmp_path: Path) -> None:
     asked = "leukaemia (AML or ALL or CML against all others), per patient or surrogate group"
     assert plain(results.headline(by_hand)) == (
         f"Index test lite-raw. Endpoint {asked}, 95% intervals. "
@@ -248,12 +248,23 @@ def test_estimates_are_those_of_the_tables(by_hand: Ground) -> None:
     assert "Hospital B: AUC 0.840" in plain(results.external(by_hand))
     assert "Development" not in plain(results.external(by_hand))
     assert plain(results.precision(by_hand)).startswith(
-        f"Half widths of the 95% intervals, {asked}. "
+        f"Achieved: half widths of the 95% intervals, {asked}. "
         "Development, out of fold: AUC 0.060, sensitivity 0.200, specificity 0.225; n = 20 patients."
     )
     assert "<b>Hospital C</b>: AUC no interval, sensitivity 0.200" in plain(results.precision(by_hand))
-    assert plain(results.hospitals(by_hand)) == (
-        f"AUC of {asked}, in 2 sets of patients: lowest 0.840 (Hospital B), highest 0.910 (development, out of fold)."
+    assert (
+        plain(results.hospitals(by_hand))
+        == (
+            f"AUC of {asked}, at one external hospital: 0.840 (Hospital B)."  # none of Hospital C; development is no hospital
+        )
+    )
+    gamma = by_hand.reporter.results.accuracy_path(by_hand.test, "gamma", "metrics.csv")
+    root = Path(shutil.copytree(by_hand.reporter.results.root, tmp_path / "fake"))
+    copied = root / gamma.relative_to(by_hand.reporter.results.root)
+    known = rows_of(("leukaemia", "auc", "", "patient", 0.77, 0.7, 0.8, float("nan"), float("nan")))
+    write_table(copied, known)
+    assert plain(results.hospitals(ground_of(root, tmp_path))) == (
+        f"AUC of {asked}, at 2 external hospitals: lowest 0.770 (<b>Hospital C</b>), highest 0.840 (Hospital B)."
     )
     assert results.events(by_hand)[:2] == [
         "leukaemia, development, out of fold, patients: with 10, without 10.",
@@ -267,10 +278,77 @@ def test_estimates_are_those_of_the_tables(by_hand: Ground) -> None:
 
 def test_indeterminate_and_missing_answers_are_counted(by_hand: Ground) -> None:
     assert plain(patients.indeterminate(by_hand)[:1]) == (
-        "Development, out of fold, of 22 patients: answer indeterminate in 2, reference inconclusive in 3; accuracy left out "
-        "0.900 [9/10], counted as errors 0.750 [9/12]."
+        "Development, out of fold, of 22 patients: index test indeterminate in 2, reference standard inconclusive in 3; "
+        "accuracy left out 0.900 [9/10], counted as errors 0.750 [9/12]."
     )
     assert "Index test not done, Hospital B: 1 of 22 patients." in patients.missing(by_hand)
+    assert len(patients.indeterminate(by_hand)) == 3  # nobody read
+
+
+def test_what_readers_could_not_decide_is_counted_beside(by_hand: Ground, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(by_hand.reporter.results.root, tmp_path / "fake"))
+    counts = [
+        ("h1", "leukaemia", "patient", "AML", "indeterminate", 2),
+        ("h1", "leukaemia", "patient", "missing", "indeterminate", 1),
+        ("h1", "leukaemia", "patient", "AML", "positive", 6),
+        ("h2", "leukaemia", "patient", "AML", "positive", 8),
+        ("h2", "leukaemia", "case", "AML", "indeterminate", 30),
+        ("h2", "classes", "patient", "AML", "indeterminate", 4),
+    ]
+    columns = ["index_test", "endpoint", "unit", "truth", "predicted", "n"]
+    for folder in ("beta", "development"):
+        path = root / "comparisons" / "readers" / folder / "confusion.csv"
+        write_table(path, pd.DataFrame(counts, columns=columns))
+    assert patients.indeterminate(ground_of(root, tmp_path / "out"))[3:] == [
+        "Readers, development, indeterminate, patients: h1 3 of 9, h2 0 of 8.",
+        "Readers, Hospital B, indeterminate, patients: h1 3 of 9, h2 0 of 8.",
+    ]
+
+
+def test_intervals_name_the_methods_of_all_sets_and_the_tests(by_hand: Ground, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(by_hand.reporter.results.root, tmp_path / "fake"))
+    shutil.rmtree(root / "comparisons")
+    here = ground_of(root, tmp_path / "out")
+    assert len(results.intervals(here)) == 2 and "Newcombe" not in results.intervals(here)[0]
+    path = here.reporter.results.accuracy_path(here.test, "gamma", "metrics.csv")
+    metrics = pd.read_csv(path)
+    write_table(
+        path, metrics.assign(method=metrics["method"].mask(metrics["metric"].eq("auc"), "newcombe_neff"))
+    )
+    rows = [
+        ("leukaemia", "auc", "patient", True, "jackknife_t", 0.4),
+        ("leukaemia", "auc", "patient", False, "delong", None),  # not printed
+        ("leukaemia", "accuracy", "patient", True, "mcnemar_exact", 0.1),
+        ("leukaemia", "sensitivity", "patient", True, "mcnemar_exact", 1.0),
+        ("leukaemia", "f1", "patient", True, "", None),  # without a test
+        ("classes", "accuracy", "case", True, "obuchowski_1998", 0.2),  # of another unit
+    ]
+    table = pd.DataFrame(rows, columns=["endpoint", "metric", "unit", "primary", "test", "p_holm"])
+    write_table(root / "comparisons" / "sound" / "gamma" / "comparisons.csv", table)
+    write_table(root / "comparisons" / "readers" / "beta" / "comparisons.csv", table.iloc[2:3])
+    note, _, *compared = results.intervals(ground_of(root, tmp_path / "out"))
+    assert "Wilson" in note and "Newcombe" in note
+    assert compared == [
+        "Comparisons of index tests, two-sided: t-test by leaving patients out (AUC); McNemar’s exact test (accuracy, "
+        "sensitivity).",
+        "Comparisons with readers, two-sided: McNemar’s exact test (accuracy).",
+        "Their p-values are adjusted by Holm; a family is all pairs, metrics and classes of one endpoint, unit and set of "
+        "patients.",
+    ]
+
+
+def test_answers_are_tabulated_with_and_without_an_endpoint(ground: Ground, tmp_path: Path) -> None:
+    for endpoints, answers_ in (
+        ({"leukaemia": {"positive": ["AML", "ALL", "CML"]}}, "negative"),
+        ({}, "healthy"),
+    ):
+        here = ground_of(ground.reporter.results.root, tmp_path, endpoints=endpoints)
+        for cohort, said in zip(here.cohorts, results.crosstab(here), strict=True):
+            table = here.flow(cohort).crosstab
+            row = table.loc[answers_].drop("total")
+            assert (
+                row.any() and f"{answers_}: {', '.join(f'{n} {truth}' for truth, n in row.items())}" in said
+            )
 
 
 def test_the_lock_is_quoted(ground: Ground) -> None:
@@ -313,7 +391,7 @@ def test_cards_and_partitions_are_quoted(ground: Ground) -> None:
     ]
     assert networks.software(ground) == ["Trained with torch 2.12.1."]
     assert (
-        "images of fold 0: ALL 20, AML 20, CML 20, healthy 20; class weights none"
+        "lite: training images of fold 0: ALL 20, AML 20, CML 20, healthy 20; class weights none"
         in networks.imbalance(ground)[0]
     )
 
@@ -329,6 +407,7 @@ def test_partitions_count_each_patient_once(ground: Ground, tmp_path: Path) -> N
     write_table(root / "splits" / "sound" / "folds.parquet", table)
     assert networks.partitions(ground_of(root, tmp_path)) == [
         "2 folds, each trained on 1 to 2 patients (1 to 3 images), tested on 1 patients (1 to 2 images).",
+        "Patients and near-duplicate clusters are never divided.",
         "Leakage gate before training, on two sides of a fold: 0 exact duplicates, 0 groups, 0 near duplicates, 0 patients.",
     ]
 
@@ -363,24 +442,54 @@ def test_patients_are_counted_from_the_inventory(few: Ground) -> None:
         "Hospital B, external: 2 of 6 images excluded: 1 not eligible: treated; 1 out of focus."
     )
     assert plain(patients.sites(few)) == (
-        "Hospital B, external: index tests from 2018-01-01 to 2021-03-01, reference standard from 2020-01-08 to 2021-02-27."
+        "Hospital B, external: index tests from 2019-12-31 to 2021-03-01, reference standard from 2020-01-08 to 2021-02-27."
     )
     assert plain(patients.devices(few)) == "Hospital B, external: scanner X1; 0.2, 0.25 µm a pixel."
     assert patients.missing(few)[0] == (
         "Hospital B, external, missing of 3 patients: reference standard 1, age 1, sex 0."
     )
     assert plain(patients.baseline(few)) == (
-        "Hospital B, external: patients 3; age in years, median 45.5 (30 to 61); sex F 1, M 2."
+        "Hospital B, external: patients 3; age in years, median 45.5, range 30 to 61; sex F 1, M 2."
     )
-    assert plain(patients.severity(few)) == "Hospital B, external, 3 patients: mild 1, none given 2."
+    assert (
+        plain(patients.severity(few))
+        == "Hospital B, external, 1 patient with leukaemia: mild 1, none given 0."
+    )
     assert plain(patients.diagnoses(few)) == (
-        "Hospital B, external, patients: with leukaemia AML 1, ALL 0, CML 0; without healthy 1."
+        "Hospital B, external, 2 patients: with leukaemia AML 1, ALL 0, CML 0; without healthy 1."
     )
     assert plain(patients.interval(few)) == (
         "Hospital B, external: reference standard -2 to 3 days after the index test, median 0.5 (2 of 3 patients)."
     )
     assert plain(patients.prevalence(few)) == (
         "Hospital B, external, observed in 2 patients: healthy 1 (50.0%), AML 1 (50.0%), ALL 0 (0.0%), CML 0 (0.0%)."
+    )
+
+
+def test_a_patient_of_several_classes_is_one_patient(ground: Ground, tmp_path: Path) -> None:
+    # P2 has a healthy cell and one of AML; P5 two classes, both of leukaemia.
+    more = [
+        ("P2", "AML", "ok", "included", "mild"),
+        ("P5", "ALL", "ok", "included", "grave"),
+        ("P5", "CML", "missing", "included", "grave"),
+    ]
+    columns = ["patient_id", "label", "reference_status", "status", "severity"]
+    inventory = pd.concat([inventory_by_hand(), pd.DataFrame(more, columns=columns)], ignore_index=True)
+    mixed = replace(ground, cohorts=[ground.cohorts[1]], inventories={"beta": inventory})
+    counted = "5 images of 3 patients (1 with images of several classes, which is why images are counted)"
+    assert plain(patients.prevalence(mixed)) == (
+        f"Hospital B, external, observed in {counted}: healthy 1 (20.0%), AML 3 (60.0%), ALL 1 (20.0%), CML 0 (0.0%)."
+    )
+    assert plain(patients.diagnoses(mixed)) == (
+        f"Hospital B, external, {counted}: with leukaemia AML 3, ALL 1, CML 0; without healthy 1."
+    )
+    # Neither P2, whose references contradict each other, nor P3, who has none.
+    assert plain(patients.severity(mixed)) == (
+        "Hospital B, external, 2 patients with leukaemia: grave 1, mild 1, none given 0."
+    )
+    whole = ground_of(ground.reporter.results.root, tmp_path, endpoints={})
+    assert plain(patients.severity(replace(mixed, reporter=whole.reporter))) == (
+        "Hospital B, external, 4 patients: grave 1, mild 2, none given 1."
     )
 
 
@@ -419,15 +528,15 @@ def test_what_was_not_done_is_printed_so(told: dict[str, list[Answer]]) -> None:
     found = by_number(told["stard"])
     assert found["21"].data == ("Accuracy by subgroup: not done.",) and found["21"].undone
     assert found["29"].data == ("Comparison with the development data: not done.",)
-    assert found["12"].data == ("Agreement of readers: not done.",)
+    assert not found["12"].data and not found["12"].undone  # who annotated is no agreement of readers
+    assert by_number(told["claim"])["18"].data == ("Agreement of readers: not done.",)
     assert found["23"].data[0] == "Accuracy by subgroup: not done." and len(found["23"].data) > 1
     assert not found["31"].undone
 
 
 def test_what_was_done_elsewhere_is_found(tree: Tree, tmp_path: Path) -> None:
     root = Path(shutil.copytree(tree.results, tmp_path / "fake"))
-    for path in ("shift/gamma/domain.csv", "explanations/sound/beta/cases.csv"):
-        write_table(root / path, pd.DataFrame({"a": [1]}))
+    write_table(root / "explanations/sound/beta/cases.csv", pd.DataFrame({"a": [1]}))
     groups = [
         ("all", "all", 0.9),
         ("sex", "F", 0.9),
@@ -449,7 +558,6 @@ def test_what_was_done_elsewhere_is_found(tree: Tree, tmp_path: Path) -> None:
     assert results.subgroups(done) == [
         "Subgroups, Hospital B: sex (2), age (1); without any estimate 1 of 3 groups."
     ]
-    assert results.shift(done) == ["Set against development: <b>Hospital C</b>."]
     assert results.explanations(done) == ["Maps of where the network looked: Hospital B."]
     assert (
         plain(results.readers(done))
@@ -457,10 +565,45 @@ def test_what_was_done_elsewhere_is_found(tree: Tree, tmp_path: Path) -> None:
     )
 
 
+def test_shift_is_quoted_within_classes(tree: Tree, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(tree.results, tmp_path / "fake"))
+    nan, inf = float("nan"), float("inf")
+    domain = [
+        ("colour", "raw", "hospital", "", 0.99, 0.9, 1.0, ""),
+        ("colour", "raw", "hospital", "class", 0.91, 0.8, 0.95, ""),
+        ("colour", "raw", "development_halves", "class", 0.5, 0.4, 0.6, ""),
+        ("quality", "", "hospital", "class", nan, nan, nan, "too few patients"),
+        ("network", "", "hospital", "class", 0.7, nan, nan, "one fold only"),
+    ]
+    columns = ["features", "recipe", "comparison", "within", "estimate", "low", "high", "reason"]
+    write_table(root / "shift/gamma/domain.csv", pd.DataFrame(domain, columns=columns))
+    variables = [
+        ("age", "", "", 0.1),
+        ("sex", "", "", nan),
+        ("scanner", "", "", inf),
+        ("scanner", "A", "", -inf),  # a level is no variable
+        ("L_mean", "", "raw", -2.3178),
+        ("focus", "", "", -0.5),
+    ]
+    table = pd.DataFrame(variables, columns=["variable", "level", "recipe", "difference"])
+    write_table(root / "shift/gamma/characteristics.csv", table)
+    network = "; the network’s features 0.700 (no interval: one fold only)"
+    for protocols, shown in ((["sound"], network), (["as_published", "sound"], "")):
+        lead, said = results.shift(ground_of(root, tmp_path / "out", protocols=protocols))
+        assert lead.startswith(
+            "AUC with which a classifier tells a patient or surrogate group of the hospital"
+        )
+        assert "within classes (0.5: a guess; 95% intervals)" in lead
+        assert plain([said]) == (
+            f"<b>Hospital C</b>: colour (raw) 0.910 (0.800 to 0.950); image quality too few patients{shown}; "
+            "largest |d|: scanner ∞, L mean (raw) 2.32, focus 0.50."
+        )
+
+
 def test_a_hospital_reads_nothing_of_development_or_of_other_hospitals(tree: Tree, tmp_path: Path) -> None:
     root = Path(shutil.copytree(tree.results, tmp_path / "fake"))
-    for path in ("splits", "comparisons"):
-        shutil.rmtree(root / path)
+    shutil.rmtree(root / "comparisons")
+    (root / "splits" / "sound" / "gate.json").unlink()  # it may know how many folds there are
     for name in ("alpha", "gamma"):
         shutil.rmtree(root / "cohorts" / name)
         shutil.rmtree(root / "images" / name)
@@ -507,15 +650,18 @@ def test_sections_tables_and_files(ground: Ground, told: dict[str, list[Answer]]
         assert written["item"].tolist() == [a.item.number for a in found]
         assert written["team"].tolist() == [" ".join(a.team) for a in found]
     (first, *_), (tripod, *_), (claim, *_) = (section.blocks for section in sections)
-    for block, words in (
-        (first, "48 of the 48 items of STARD-AI 2025, with STARD 2015, parts counted one by one."),
-        (tripod, "46 of the 52 items of TRIPOD+AI 2024, parts counted one by one."),
-        (claim, "43 of the 44 items of CLAIM 2024, parts counted one by one."),
+    # The tree has no subgroups, shift, readers and maps.
+    for block, words, can, undone in (
+        (first, "45 of the 48 items of STARD-AI 2025, with STARD 2015", 48, "21, 23, 29"),
+        (tripod, "42 of the 52 items of TRIPOD+AI 2024", 46, "14, 16, 20c, 23a"),
+        (claim, "40 of the 44 items of CLAIM 2024", 43, "18, 30, 31"),
     ):
-        assert isinstance(block, page.Text) and block.paragraphs[0] == words and block.tone == "note"
-    assert isinstance(tripod, page.Text) and tripod.paragraphs[2].startswith(
-        "For the manuscript: 3c known inequ"
-    )
+        assert isinstance(block, page.Text) and block.tone == "note"
+        assert block.paragraphs[0] == f"{words} answered, parts counted one by one."
+        assert block.paragraphs[1].startswith(f"A run can answer {can} of them")
+        assert block.paragraphs[-1] == f"Not done, or in part: {undone}."
+    assert isinstance(tripod, page.Text) and "; for the manuscript: 3c known inequ" in tripod.paragraphs[1]
+    assert isinstance(first, page.Text) and first.paragraphs[1] == "A run can answer 48 of them."
 
 
 def test_what_is_missing_stands_above_the_tables(ground: Ground, tmp_path: Path) -> None:
@@ -524,7 +670,16 @@ def test_what_is_missing_stands_above_the_tables(ground: Ground, tmp_path: Path)
     (section,) = checklist_sections(here, [LISTS["stard"]], texts, ())
     text = section.blocks[0]
     assert isinstance(text, page.Text) and text.tone == "warning"
-    assert text.paragraphs[-1] == "NOT PROVIDED: ethics, funding"
+    assert text.paragraphs[0] == (
+        "43 of the 48 items of STARD-AI 2025, with STARD 2015 answered, parts counted one by one; 2 lack a text (ethics, "
+        "funding)."
+    )
+    _, texts = without(ABOUT, TEXTS, {"analyses"})
+    (section,) = checklist_sections(here, [LISTS["stard"]], texts, ())
+    text = section.blocks[0]
+    # 21 lacks its text and is not done: it is counted once.
+    assert isinstance(text, page.Text) and text.paragraphs[0].startswith("45 of the 48 items")
+    assert text.paragraphs[0].endswith("; 1 lacks a text (analyses).")
 
 
 def test_words_of_the_team_are_escaped_on_the_page(ground: Ground, tmp_path: Path) -> None:

@@ -29,9 +29,10 @@ from marrowflow.reporting.evidence import EVIDENCE
 FOLDER = Path(__file__).parents[3] / "resources" / "checklists"
 LISTS = {name: read_checklist(FOLDER / f"{name}.csv") for name in TITLES}
 
-# STARD-AI 2025, STARD 2015 (Bossuyt et al., BMJ 351:h5527) and what fills the row, copied by hand from the project's table.
+# STARD-AI 2025, STARD 2015 (Bossuyt et al., BMJ 351:h5527) and what fills the row, copied by hand from the project's table;
+# but for 12, as the agreement of readers whom the index test is compared with says nothing of annotators.
 STARD = """
-1 1 M; 2 2 M; 3 3 T; 4 4 T; 5 5 T; 6 - T; 7 6 A; 8 7 T; 9 8 M; 10 9 T; 11 - T; 12 - M; 13 - A; 14 - M; 15a 10a A; 15b - A;
+1 1 M; 2 2 M; 3 3 T; 4 4 T; 5 5 T; 6 - T; 7 6 A; 8 7 T; 9 8 M; 10 9 T; 11 - T; 12 - T; 13 - A; 14 - M; 15a 10a A; 15b - A;
 15c 12a M; 15d - T; 16a 10b T; 16b 11 T; 16c 12b T; 17a 13a T; 17b 13b T; 18 14 A; 19 15 M; 20 16 M; 21 17 M; 22 18 M; 23 - A;
 24 19 A; 25 20 A; 26a 21a M; 26b 21b A; 27 22 M; 28 - M; 29 - A; 30 23 A; 31 24 A; 32 25 T; 33 26 M; 34 27 T; 35 - T; 36 28 T;
 37 29 T; 38 30 T; 39 - T; 40a - M; 40b - A

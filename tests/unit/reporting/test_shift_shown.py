@@ -222,6 +222,58 @@ def test_one_line_a_hospital_on_the_studys_page(reporter: Reporter) -> None:
     assert isinstance(block, page.Text)
 
 
+UNSEEN = "no development image that the network was not trained on"
+NOTHING = {"estimate": NAN, "low": NAN, "high": NAN, "method": "none"}
+
+
+def without_projection(reporter: Reporter, reason: str, of: str = "network") -> None:
+    folder = reporter.results.root / "shift" / "beta"
+    write_table(folder / "projection.csv", projection().iloc[:0])
+    write_table(folder / "components.csv", COMPONENTS.iloc[:0])
+    table = domain()
+    own = table["features"].eq(of) if of else table["features"].ne("")
+    for name, value in (NOTHING | {"reason": reason}).items():
+        table.loc[own, name] = value
+    write_table(folder / "domain.csv", table)
+
+
+@pytest.mark.parametrize("reason", [UNSEEN, "suppressed: 9 patients of development, fewer than 10"])
+def test_the_reason_stands_in_place_of_the_figure(reporter: Reporter, reason: str) -> None:
+    without_projection(reporter, reason)
+    section = shift_section(reporter, "beta", HOSPITAL)
+    (figures,) = [b for b in section.blocks if isinstance(b, page.Figures)]
+    assert [figure.saved.stem for figure in figures.figures] == ["shift_colour_beta"]
+    words = section.blocks[list(section.blocks).index(figures) + 1]
+    assert isinstance(words, page.Text)
+    assert words.paragraphs == [f"What the network sees, beside development: no figure ({reason})."]
+    assert list(words.sources) == ["projection.csv", "domain.csv"]
+    table = tables_of(section)[": can a classifier tell its patients from development’s?"]
+    assert [row[1:3] for row in table.rows[6:]] == [[reason, reason]] * 2
+    hospitals = [Cohort("beta", "external", Path("m"), "Hospital beta", "")]
+    overview = shift_overview(reporter, hospitals).blocks[0]
+    assert isinstance(overview, tables.Table)
+    assert overview.rows[0][3] == reason
+
+
+def test_a_reason_of_the_hospital_is_none_of_the_figure(reporter: Reporter) -> None:
+    without_projection(reporter, "suppressed: 1 patient of the hospital, fewer than 10", "")
+    section = shift_section(reporter, "beta", HOSPITAL)
+    words = [t for b in section.blocks if isinstance(b, page.Text) for t in b.paragraphs]
+    assert (
+        "no figure (too few patients of development, or features that do not vary among them)." in words[-1]
+    )
+    table = tables_of(section)[": can a classifier tell its patients from development’s?"]
+    assert not any("intervals" in note for note in table.notes)
+
+
+def test_a_reason_speaks_of_surrogate_groups(reporter: Reporter) -> None:
+    without_projection(reporter, "suppressed: 1 patient of development, fewer than 10")
+    named = Reporter(reporter.options, reporter.results, reporter.primary, frozenset(("development", "beta")))
+    blocks = shift_section(named, "beta", HOSPITAL).blocks
+    words = [t for b in blocks if isinstance(b, page.Text) for t in b.paragraphs]
+    assert "1 surrogate group of development" in words[-1]
+
+
 @pytest.mark.parametrize("recipes", [("raw",), ("raw", "corrected", "reinhard")])
 @pytest.mark.parametrize("n", [1, 40])
 def test_colour_can_be_read_and_both_sides_count_the_same(recipes: tuple[str, ...], n: int) -> None:

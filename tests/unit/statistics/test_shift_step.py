@@ -241,3 +241,126 @@ def test_recipes_and_features_of_both_sides(study, tmp_path):
     embedding(study["h"] / "embedding.parquet", tables["h"], np.zeros((36, 4)))
     with pytest.raises(UserError, match="embed both with one network"):
         measure_shift(options, *sides)
+
+
+UNSEEN = "no development image that the network was not trained on"
+
+
+def measured(study, out):
+    assert run(arguments(study, out)) == 0
+    tables = {name: pd.read_csv(out / f"{name}.csv") for name in ("domain", "projection", "components")}
+    table = tables["domain"].fillna({"within": ""})
+    domain_rows = table.set_index(["features", "comparison", "within"]).sort_index()
+    assert list(tables["projection"]) == ["patient_id", "images", "side", "component_1", "component_2"]
+    assert list(tables["components"]) == ["component", "development", "hospital"]
+    return domain_rows, tables["projection"], tables["components"]
+
+
+def knows(path, unseen=0):
+    """Mark all images as trained on, but those of the first patients, of three each."""
+    shown = pd.read_parquet(path)
+    shown.assign(trained_on=np.arange(len(shown)) >= 3 * unseen).to_parquet(path)
+
+
+def without_rows(path):
+    pd.read_parquet(path).iloc[:0].to_parquet(path)
+
+
+@pytest.mark.parametrize("remove", [knows, without_rows])
+def test_networks_that_know_all_of_development_stop_nothing(study, tmp_path, remove):
+    for cohort in ("d1", "d2"):
+        remove(study[cohort] / "embedding.parquet")
+    found, points, components = measured(study, tmp_path / "out")
+    network = found.loc["network"]
+    assert len(network) == 4
+    assert network["reason"].tolist() == [UNSEEN] * 4
+    assert network[["estimate", "low", "high"]].isna().all(axis=None)
+    assert (network["n_development"].eq(0) & network["images_development"].eq(0)).all()
+    whole = network.loc[("hospital", "")]
+    assert (whole["n_hospital"], whole["images_hospital"], whole["n_features"]) == (12, 36, 5)
+    assert points.empty and components.empty
+    assert found.loc[["colour", "quality"], "estimate"].notna().all()
+
+
+def test_a_cohort_that_the_network_knows_leaves_the_others(study, tmp_path):
+    knows(study["d1"] / "embedding.parquet")
+    found, points, _ = measured(study, tmp_path / "out")
+    whole = found.loc[("network", "hospital", "")]
+    assert (whole["n_development"], whole["images_development"]) == (12, 36)
+    assert whole["estimate"] > 0.9
+    sides = points.assign(cohort=points["patient_id"].str.split("/").str[0]).groupby(["side", "cohort"])
+    assert sides.size().to_dict() == {("development", "d2"): 12, ("hospital", "h"): 12}
+
+
+@pytest.mark.parametrize(("unseen", "words"), [(1, "1 patient"), (2, "2 patients"), (9, "9 patients")])
+def test_fewer_development_patients_than_the_least_are_not_projected(study, tmp_path, unseen, words):
+    knows(study["d1"] / "embedding.parquet")
+    knows(study["d2"] / "embedding.parquet", unseen)
+    found, points, components = measured(study, tmp_path / "out")
+    whole = found.loc[("network", "hospital", "")]
+    assert whole["reason"] == f"suppressed: {words} of development, fewer than 10"
+    assert whole["n_development"] == unseen
+    assert points.empty and components.empty
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("patients", [0, 1])
+def test_a_hospital_of_no_or_one_patient_has_no_variance(study, tmp_path, patients):
+    path = study["h"] / "embedding.parquet"
+    pd.read_parquet(path).iloc[: 3 * patients].to_parquet(path)
+    found, points, components = measured(study, tmp_path / "out")
+    reason = ("no image of the hospital has features of the network",
+              "suppressed: 1 patient of the hospital, fewer than 10")[patients]  # fmt: skip
+    whole = found.loc[("network", "hospital", "")]
+    assert (whole["reason"], whole["n_development"], whole["n_hospital"]) == (reason, 26, patients)
+    assert found.loc[("network", "development_halves"), "estimate"].notna().all()
+    assert points.groupby("side").size().get("hospital", 0) == patients
+    assert components["hospital"].isna().all() and components["development"].between(0, 1).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [0, 1, 9])
+def test_both_sides_below_the_least_are_named(study, tmp_path, n):
+    for cohort in ("d1", "d2"):
+        path = study[cohort] / "inventory.parquet"
+        table = pd.read_parquet(path)
+        kept = np.arange(len(table)) < (3 * n if cohort == "d1" else 0)
+        table.assign(status=np.where(kept, "included", "excluded")).to_parquet(path)
+        for name in ("embedding", "raw/appearance"):
+            rows = pd.read_parquet(study[cohort] / f"{name}.parquet")
+            rows[kept].to_parquet(study[cohort] / f"{name}.parquet")
+    for name in ("embedding", "raw/appearance"):
+        path = study["h"] / f"{name}.parquet"
+        pd.read_parquet(path).iloc[:3].to_parquet(path)
+    table = pd.read_parquet(study["h"] / "inventory.parquet")
+    table.iloc[:3].assign(label="CML").to_parquet(study["h"] / "inventory.parquet")
+    found, points, _ = measured(study, tmp_path / "out")
+    reason = (
+        f"suppressed: {n} patient{'s' * (n > 1)} of development and 1 patient of the hospital, fewer than 10"
+    )
+    expected = {
+        "colour": reason if n else "no development image has measures of colour",
+        "quality": reason if n else "no development image has measures of quality",
+        "network": reason if n else UNSEEN,
+    }
+    assert found["reason"].xs(("hospital", ""), level=(1, 2)).to_dict() == expected
+    assert found["estimate"].isna().all() and points.empty
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_to_compare_within_classes(study, tmp_path):
+    for cohort in ("d1", "d2", "h"):
+        path = study[cohort] / "inventory.parquet"
+        pd.read_parquet(path).assign(reference_status="missing").to_parquet(path)
+    found, _, _ = measured(study, tmp_path / "out")
+    assert found.xs("class", level="within")["estimate"].isna().all()
+    assert found.loc[("network", "hospital", ""), "estimate"] > 0.9
+
+
+@pytest.mark.filterwarnings("error")
+def test_features_that_do_not_vary_are_not_projected():
+    points, components = project(sums(np.full((12, 4), 3.0)), sums(np.eye(4)))
+    assert points.empty and components.empty
+    rows = np.random.default_rng(0).normal(0, 1, (12, 4))
+    points, components = project(sums(rows), sums(np.full((3, 4), 0.1)))
+    assert len(points) == 15 and components["hospital"].isna().all()

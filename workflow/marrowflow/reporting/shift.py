@@ -14,7 +14,6 @@ from marrowflow.reporting.reporter import Reporter, missing, stem
 from marrowflow.reporting.results import DEVELOPMENT
 from marrowflow.reporting.shift_figures import colour_figure, projection_figure
 from marrowflow.reporting.tables import Table
-from marrowflow.statistics.domain import FEWEST
 
 ANCHOR = "shift"
 
@@ -88,7 +87,7 @@ def shift_section(reporter: Reporter, cohort: str, hospital: str) -> page.Sectio
     figures = [_colour_block(reporter, shown["colour"], folder, cohort, hospital, noun)]
     undrawn: list[page.Block] = []
     if shown["projection"].empty:
-        undrawn.append(_no_projection(reporter, shown["domain"], folder, hospital, noun))
+        undrawn.append(_no_projection(reporter, shown["domain"], folder, noun))
     else:
         figures.append(_projection_block(reporter, shown, folder, cohort, hospital, noun))
     words = page.Text(
@@ -184,7 +183,11 @@ def _domain_table(reporter: Reporter, domain: pd.DataFrame, folder: Path, hospit
         f"one fold, in {tables.whole(against['divisions'].max())} divisions "
         f"into {tables.whole(against['folds'].max())} folds. Within classes: only pairs of one class count, and the "
         "sides are weighed alike in each, so that a different case mix is no difference.",
-        *([f"{reporter.options.accuracy.confidence:.0%} intervals: {'; '.join(methods)}."] if methods else []),
+        *(
+            [f"{reporter.options.accuracy.confidence:.0%} intervals: {'; '.join(methods)}."]
+            if methods
+            else []
+        ),
         f"Halves of development: the same between random halves of the development {noun}, where nothing differs: mean "
         f"(least to greatest) of {tables.whole(domain['halvings'].max())} halvings. An AUC inside that range may be chance.",
     ]
@@ -323,17 +326,15 @@ def _projection_block(
     )
 
 
-def _no_projection(
-    reporter: Reporter, domain: pd.DataFrame, folder: Path, hospital: str, noun: str
-) -> page.Text:
+def _no_projection(reporter: Reporter, domain: pd.DataFrame, folder: Path, noun: str) -> page.Text:
     """Return the words in place of the figure of the network's features."""
     network = _row(domain[domain["comparison"].eq("hospital") & domain["within"].eq("")], "network", "")
-    if network is None or network["n_development"] >= FEWEST:
-        reason = f"the network’s features do not vary among development’s {noun}"
-    else:
-        reason = str(network["reason"]).replace("patient", tables.one_of(noun))
+    reason = "" if network is None else str(network["reason"])
+    if "development" not in reason:  # of another side, or of the interval
+        reason = "too few patients of development, or features that do not vary among them"
     sources = reporter.sources(folder / "projection.csv", folder / "domain.csv")
-    return page.Text([f"{hospital}: what the network sees, beside development: no figure, {reason}."], sources=sources)
+    words = f"What the network sees, beside development: no figure ({reason})."
+    return page.Text([words.replace("patient", tables.one_of(noun))], sources=sources)
 
 
 def _largest(characteristics: pd.DataFrame, shown: int = 3) -> str:

@@ -348,11 +348,12 @@ def project(development: Sums, hospital: Sums) -> tuple[pd.DataFrame, pd.DataFra
 
 def _explained(rows: np.ndarray, axes: np.ndarray) -> np.ndarray:
     """Return the share of the rows' variance along each axis, float64 [axes]; NaN where they do not vary."""
-    if not len(rows):
+    around = rows - rows.sum(axis=0) / max(1, len(rows))
+    variance = (around**2).sum()
+    # Rows that are all alike differ from their mean by rounding: shares of that are of nothing.
+    if variance <= 1e-18 * (rows**2).sum():
         return np.full(len(axes), np.nan)
-    around = rows - rows.mean(axis=0)
-    with np.errstate(invalid="ignore"):
-        return ((around @ axes.T) ** 2).sum(axis=0) / (around**2).sum()
+    return ((around @ axes.T) ** 2).sum(axis=0) / variance
 
 
 def _no_projection() -> tuple[pd.DataFrame, pd.DataFrame]:
