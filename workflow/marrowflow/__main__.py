@@ -31,7 +31,7 @@ def steps() -> dict[str, str]:
 
 
 def main(argv: list[str]) -> int:
-    """Run the step that ``argv[0]`` names; return the exit status (0 done, 1 user's error, 2 usage)."""
+    """Run the step that ``argv[0]`` names; return the exit status (0 done, 1 user's error, 2 usage, 130 interrupted)."""
     if not argv or argv[0] in {"-h", "--help"}:
         print("usage: python -m marrowflow STEP [ARGUMENTS]   (STEP --help tells its arguments)\n")
         for name, summary in steps().items():
@@ -41,12 +41,14 @@ def main(argv: list[str]) -> int:
         print(f"error: no step named {argv[0]!r}; `python -m marrowflow --help` lists them", file=sys.stderr)
         return 2
     start_logging()
-    module = importlib.import_module(f"marrowflow.{argv[0]}")
     try:
-        module.main(argv[1:])
+        importlib.import_module(f"marrowflow.{argv[0]}").main(argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

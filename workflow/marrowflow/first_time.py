@@ -32,15 +32,17 @@ def first_time(note: Path) -> str:
     Raises
     ------
     UserError
-        The note holds no time: it was damaged or changed.
+        The note holds no time, because it was damaged or changed; it is a folder, or cannot be read or written.
     """
     note = Path(note)
+    if note.is_dir():
+        raise UserError(f"{note} is a folder, where the file with the time should be: move it away")
     if not note.is_file():
         write_json(note, {"first": datetime.now(UTC).strftime(_FORM)})
     try:
         text = json.loads(note.read_text(encoding="utf-8"))["first"]
         parse_time(text)
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{note} holds no time ({error}): put the file back as it was, or delete it, and the present time is noted"
         ) from error

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from packed_study import (
     write_hospital,
 )
 
+from marrowflow.config import ColourRecipe, Images
 from marrowflow.errors import UserError
 from marrowflow.files import sha256_of
+from marrowflow.images import fitted
 from marrowflow.learning import apply, bundle
 
 P = [f"p_{name}" for name in CLASSES]
@@ -130,7 +133,7 @@ def test_both_results_occur_and_no_cutoff_is_said() -> None:
 def test_the_packed_code_runs_by_itself(packed: Packed, applied: Path, other: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "marrowflow", "learning.apply", *arguments(packed, packed.manifest, tmp_path / "out", other)],
-        env={**os.environ, "PYTHONPATH": str(other / bundle.CODE)}, cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(other / bundle.CODE), "PYTHONDONTWRITEBYTECODE": ""}, cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "not the package's own code" not in done.stderr
@@ -345,3 +348,34 @@ def test_labels_may_be_left_out(packed: Packed, applied: Path, tmp_path: Path) -
         without.drop(columns="truth"), labelled.drop(columns="truth"), check_exact=True
     )
     assert (tmp_path / "out/patients.csv").read_bytes() == (applied / "patients.csv").read_bytes()
+
+
+def test_images_that_were_not_begun_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write_hospital(tmp_path / "d", 30, 3)
+    inventory = pd.read_csv(manifest).assign(status="included").rename(columns={"label": "type"})
+    begun = []
+
+    def slow(pixels: np.ndarray, *_: object) -> tuple[np.ndarray, str]:
+        begun.append(1)
+        time.sleep(0.02)
+        return np.zeros((16, 16, 3), np.uint8), ""
+
+    def ended(*_: object) -> None:
+        raise SystemExit(143)
+
+    monkeypatch.setattr(fitted, "correct_as_fitted", slow)
+    monkeypatch.setattr(fitted, "progress", ended)
+    with pytest.raises(SystemExit):
+        fitted.pack_as_fitted(
+            inventory.assign(case_id=inventory["image"]),
+            manifest.parent,
+            tmp_path / "store",
+            Images(size=16),
+            ColourRecipe(),
+            None,
+            1,
+        )
+    assert len(begun) < 5
+    assert not list((tmp_path / "store").iterdir())

@@ -554,7 +554,9 @@ def test_what_was_done_elsewhere_is_found(tree: Tree, tmp_path: Path) -> None:
             "primary": True}  # fmt: skip
     pairs = [pair | {"index_test": "lite-raw", "against": "h1"}, pair | {"index_test": "h1", "against": "h2"}]
     write_table(readers / "agreement.csv", pd.DataFrame(pairs))
-    done = ground_of(root, tmp_path / "out")
+    done = ground_of(root, tmp_path / "out", reader_titles={"h1": {}, "h2": {}})
+    # What lies there of readers whom the configuration no longer names is not told.
+    assert results.readers(ground_of(root, tmp_path / "out")) == []
     assert results.subgroups(done) == [
         "Subgroups, Hospital B: sex (2), age (1); without any estimate 1 of 3 groups."
     ]

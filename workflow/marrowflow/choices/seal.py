@@ -3,8 +3,8 @@
     python -m marrowflow choices.seal --root results/<study> --primary locked/primary.json --locks … --networks …
         --stores … --folds … --inventories … --notes results/<study>/state/seal --out locked/seal.json
 
-All paths are those of development files; there is no argument by which an external hospital could come in, and a fold of
-any other cohort than those sealed is refused.
+All paths are those of development files: a fold of any other cohort than those sealed is refused, and so is the inventory
+of a cohort that no fold is of, such as an external hospital's.
 
 ``seal.json`` holds
 
@@ -63,17 +63,19 @@ def seal(root: Path, parts: Mapping[str, Sequence[Path]], notes: Path) -> dict[s
     ------
     UserError
         A file outside ``root``; a lock that was changed after it was signed; a fold of a cohort whose inventory is not
-        sealed.
+        sealed, or an inventory of a cohort that stands in no fold.
     """
     read_decision(parts["primary"][0])
     for path in parts["threshold"]:
         read_lock(path)
     cohorts = _cohorts(parts["inventory"])
+    divided = {path.parent.name: _divided(path, cohorts) for path in parts["folds"]}
+    _all_divided(cohorts, divided)
     content: dict[str, Any] = {
         "files": _described(root, parts),
         "code": {module: code_digest(module) for module in APPLIED},
         "cohorts": cohorts,
-        "divided": {path.parent.name: _divided(path, cohorts) for path in parts["folds"]},
+        "divided": divided,
     }
     sealed_at = first_time(notes / f"{digest_of(content)}.json")
     sealed = {**content, "sealed_at": sealed_at}
@@ -165,6 +167,16 @@ def _divided(folds: Path, cohorts: Mapping[str, Any]) -> dict[str, Any]:
         "images": int(table["case_id"].nunique()),
         "patients": int(table["patient_id"].nunique()),
     }
+
+
+def _all_divided(cohorts: Mapping[str, Any], divided: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse cohorts of which no protocol divides an image."""
+    others = sorted(set(cohorts).difference(*(found["cohorts"] for found in divided.values())))
+    if others:
+        raise UserError(
+            f"--inventories names {', '.join(others)}, in no division (--folds): only development cohorts, which are divided, "
+            "are sealed; leave out the inventories of the others"
+        )
 
 
 def main(argv: Sequence[str]) -> None:

@@ -11,11 +11,13 @@ compare it with the time at which the study's choices were sealed (``choices.sea
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from marrowflow.cli import existing_file, step_parser
+from marrowflow.errors import UserError
 from marrowflow.files import sha256_of, write_json
 from marrowflow.first_time import first_time
 
@@ -33,7 +35,16 @@ def note_arrival(cohort: str, manifest: Path, note: Path) -> dict[str, Any]:
         Its manifest; only its checksum is taken.
     note
         Where the time is kept, one file a hospital; written where it is missing.
+
+    Raises
+    ------
+    UserError
+        A name that cannot stand in a cohort table; a note that holds no time.
     """
+    if not re.fullmatch(r"[A-Za-z0-9_]+", cohort):
+        raise UserError(
+            f"--cohort {cohort!r} may hold only letters, digits and underscores; give the name in the cohort table"
+        )
     return {"cohort": cohort, "manifest_sha256": sha256_of(manifest), "noted_at": first_time(note)}
 
 

@@ -119,9 +119,14 @@ def pack_as_fitted(
             pixels = _read(folder / image)
             writer.put(row, *correct_as_fitted(pixels, recipe, target, images.size, images.fit))
 
-        done = pool.map(work, enumerate(included["image"]))
-        for _ in progress(done, "correct", len(included), "images"):
-            pass
+        try:
+            done = pool.map(work, enumerate(included["image"]))
+            for _ in progress(done, "correct", len(included), "images"):
+                pass
+        except BaseException:
+            # Who ends the program does not wait for images that were not begun.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _read(path: Path) -> np.ndarray:

@@ -14,7 +14,8 @@ DIR receives
   answered for and excluded, ``predicted`` (the class with the largest mean probability), and for each endpoint ``<name>_score``,
   ``<name>_cutoff`` and ``<name>_result``: positive, negative, "no image" (all were excluded) or "no cut-off";
 - ``inventory.parquet``: all images with the reason of each exclusion;
-- ``run.json``: the package's digest, the manifest's checksum, counts, versions.
+- ``run.json``: the package's digest, the manifest's checksum, counts, versions. An older one goes before the first result
+  is replaced and a new one comes last: where it stands, all results are of one run.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import shutil
+import signal
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -54,6 +58,10 @@ from marrowflow.provenance import code_digest
 log = logging.getLogger(__name__)
 
 NO_IMAGE, NO_CUTOFF = "no image", "no cut-off"
+RUN = "run.json"
+RESULTS = ("inventory.parquet", "predictions.parquet", "predictions.csv", "patients.csv", "images.csv", RUN)
+_PIXELS = ".pixels-"
+"""Begins the name of the folder below the results that patients' images are kept in while they are needed."""
 
 
 class Preprocessing(Section):
@@ -78,7 +86,7 @@ def apply_package(package: Path, manifest: Path, out: Path, cohort: str, threads
     manifest
         As in `marrowflow.cohorts.manifest`, beside its images.
     out
-        Folder of the results, outside of the package.
+        Folder of the results, outside of the package and not the manifest's.
     cohort
         Name of the hospital in the tables.
     threads
@@ -87,10 +95,12 @@ def apply_package(package: Path, manifest: Path, out: Path, cohort: str, threads
     Raises
     ------
     UserError
-        A package that was changed; a manifest that cannot be used, or without a single usable image.
+        A package that was changed; a manifest that cannot be used, or without a single usable image; a folder that
+        results do not belong into or cannot be written to.
     """
-    if out.resolve().is_relative_to(package.resolve()):
-        raise UserError(f"--out {out} lies in the package: it would be a changed one; choose another folder")
+    if threads < 1:
+        raise UserError(f"--threads {threads}: at least one is needed; give 1 or more, or leave it out")
+    _refuse_place(package, manifest, out)
     card, digest = bundle.verified_card(package)
     log.info("package of %s, digest %s: all files are as they were packed", card["index_test"], digest)
     differing = _differing(package, card)
@@ -109,18 +119,74 @@ def apply_package(package: Path, manifest: Path, out: Path, cohort: str, threads
         threads,
         labelled=False,
     )
-    write_table(out / "inventory.parquet", inventory)
-    raw = _answers(package, card, preprocessing, inventory, manifest.parent, out, threads)
-    lock = read_lock(package / bundle.LOCK)
-    table = finished(raw, lock, card["classes"])
-    write_predictions(out / "predictions.parquet", table, card["classes"])
-    write_predictions(out / "predictions.csv", table, card["classes"])
-    for unit in card["units"]:
-        results = results_of(table, inventory, lock, card["classes"], unit)
-        write_table(out / ("patients.csv" if unit == "patient" else "images.csv"), results)
-    facts = [fact for fact, _ in differing]
-    write_json(out / "run.json", _record(card, digest, manifest, cohort, inventory, facts))
+    with _kept_while_needed(out) as kept:
+        raw = _answers(package, card, preprocessing, inventory, manifest.parent, kept, threads)
+        lock = read_lock(package / bundle.LOCK)
+        table = finished(raw, lock, card["classes"])
+        new = kept / "results"
+        write_table(new / "inventory.parquet", inventory)
+        write_predictions(new / "predictions.parquet", table, card["classes"])
+        write_predictions(new / "predictions.csv", table, card["classes"])
+        for unit in card["units"]:
+            results = results_of(table, inventory, lock, card["classes"], unit)
+            write_table(new / ("patients.csv" if unit == "patient" else "images.csv"), results)
+        facts = [fact for fact, _ in differing]
+        write_json(new / RUN, _record(card, digest, manifest, cohort, inventory, facts))
+        _put(new, out)
     return table
+
+
+def _refuse_place(package: Path, manifest: Path, out: Path) -> None:
+    """Refuse a folder of results in which something else would be changed."""
+    if out.resolve().is_relative_to(package.resolve()):
+        raise UserError(f"--out {out} lies in the package: it would be a changed one; choose another folder")
+    if out.resolve() in (manifest.parent.resolve(), manifest.resolve().parent):
+        raise UserError(
+            f"--out {out} is the manifest's folder, in which {', '.join(RESULTS)} would be replaced; choose another folder"
+        )
+
+
+@contextmanager
+def _kept_while_needed(out: Path) -> Iterator[Path]:
+    """Yield a folder below ``out`` that is gone afterwards, and remove those that killed runs left."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for left in out.glob(f"{_PIXELS}*"):
+            shutil.rmtree(left)
+        kept = tempfile.TemporaryDirectory(prefix=_PIXELS, dir=out)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be written to ({error}): choose another folder") from error
+    with kept as folder:
+        yield Path(folder)
+
+
+def _put(new: Path, out: Path) -> None:
+    """Put results in the place of those of an older run."""
+    try:
+        for name in reversed(RESULTS):
+            (out / name).unlink(missing_ok=True)
+        for name in RESULTS:
+            if (new / name).is_file():
+                (new / name).replace(out / name)
+    except OSError as error:
+        raise UserError(
+            f"{out / name} cannot be replaced ({error.strerror}): choose another folder"
+        ) from error
+
+
+@contextmanager
+def _ended_as_by_an_error() -> Iterator[None]:
+    """Let SIGTERM end the block by an exception, status 143, so that temporary folders go."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def results_of(
@@ -181,34 +247,25 @@ def _answers(
     preprocessing: Preprocessing,
     inventory: pd.DataFrame,
     folder: Path,
-    out: Path,
+    kept: Path,
     threads: int,
 ) -> pd.DataFrame:
-    """Return the uncalibrated answers; corrected pixels are kept in a folder below ``out`` only while they are needed."""
-    with tempfile.TemporaryDirectory(prefix=".pixels-", dir=out) as kept:
-        store, features = Path(kept) / "store", Path(kept) / "features"
-        pack_as_fitted(
-            inventory,
-            folder,
-            store,
-            preprocessing.images,
-            preprocessing.recipe,
-            preprocessing.target,
-            threads,
+    """Return the uncalibrated answers; corrected pixels and features are written below ``kept``."""
+    store, features = kept / "store", kept / "features"
+    pack_as_fitted(
+        inventory, folder, store, preprocessing.images, preprocessing.recipe, preprocessing.target, threads
+    )
+    tables = {}
+    for member in card["members"]:
+        folders = [
+            package / bundle.NETWORKS / member["model"] / str(fold["fold"]) for fold in member["folds"]
+        ]
+        # Of the configuration's section nothing but the threads matters to a trained network.
+        model = Model(network=member["network"], mode="scratch", training=Training(threads=member["threads"]))
+        options = PredictOptions(model=model, classes=card["classes"])
+        tables[member["model"]] = predict_external(
+            options, folders, inventory, [store], card["index_test"], features
         )
-        tables = {}
-        for member in card["members"]:
-            folders = [
-                package / bundle.NETWORKS / member["model"] / str(fold["fold"]) for fold in member["folds"]
-            ]
-            # Of the configuration's section nothing but the threads matters to a trained network.
-            model = Model(
-                network=member["network"], mode="scratch", training=Training(threads=member["threads"])
-            )
-            options = PredictOptions(model=model, classes=card["classes"])
-            tables[member["model"]] = predict_external(
-                options, folders, inventory, [store], card["index_test"], features
-            )
     return combine(tables, card["classes"], card["index_test"])
 
 
@@ -302,5 +359,6 @@ def main(argv: Sequence[str]) -> None:
     if not args.cohort.replace("_", "").isalnum() or not args.cohort.isascii():
         raise UserError(f"--cohort {args.cohort!r} may hold only letters A-Z, digits and underscores")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    table = apply_package(args.package, args.manifest, args.out, args.cohort, args.threads)
+    with _ended_as_by_an_error():
+        table = apply_package(args.package, args.manifest, args.out, args.cohort, args.threads)
     _tell(table, args.package, args.out)

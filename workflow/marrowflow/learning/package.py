@@ -20,7 +20,8 @@ import logging
 import math
 import platform
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def make_package(options: Options, primary: Path, parts: Parts, out: Path) -> st
     parts
         The files to choose from.
     out
-        The package's folder; what stood there before is replaced.
+        The package's folder; a package that stood there before is replaced.
 
     Returns
     -------
@@ -159,7 +160,7 @@ def make_package(options: Options, primary: Path, parts: Parts, out: Path) -> st
     ------
     UserError
         A file of the index test that is missing or was changed after it was locked; a colour target other than the one
-        that development was corrected by.
+        that development was corrected by; a folder that holds something else than a package, or cannot be written to.
     """
     decision = read_decision(primary)
     name, protocol = decision["index_test"], decision["protocol"]
@@ -169,25 +170,21 @@ def make_package(options: Options, primary: Path, parts: Parts, out: Path) -> st
     members = {
         member: parts.networks(protocol, member, colour) for member in options.members.get(model, [model])
     }
-    beside = out.with_name(f".{out.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)  # what a killed job left
-    beside.mkdir(parents=True)
-    cards = _networks(members, beside)
-    write_json(beside / bundle.PREPROCESSING, _preprocessing(options, parts, colour))
-    shutil.copyfile(lock_path, beside / bundle.LOCK)
-    if parts.label_map is not None:
-        shutil.copyfile(parts.label_map, beside / bundle.LABEL_MAP)
-    sections = options.model_dump(mode="json", include={"accuracy", "classes", "endpoints", "units"})
-    write_json(beside / bundle.ACCURACY, sections)
-    card = _card(options, name, protocol, lock, cards, parts)
-    write_json(beside / bundle.CARD, card)
-    write_text(beside / bundle.REQUIREMENTS, requirement_list(next(iter(cards.values()))[0]["versions"]))
-    write_text(beside / "README.md", readme(card))
-    write_text(beside / "LICENCES.md", licences(card))
-    _code(beside / bundle.CODE)
-    digest = bundle.sign(beside, card)
-    shutil.rmtree(out, ignore_errors=True)
-    beside.rename(out)
+    with _replaced(out) as beside:
+        cards = _networks(members, beside)
+        write_json(beside / bundle.PREPROCESSING, _preprocessing(options, parts, colour))
+        shutil.copyfile(lock_path, beside / bundle.LOCK)
+        if parts.label_map is not None:
+            shutil.copyfile(parts.label_map, beside / bundle.LABEL_MAP)
+        sections = options.model_dump(mode="json", include={"accuracy", "classes", "endpoints", "units"})
+        write_json(beside / bundle.ACCURACY, sections)
+        card = _card(options, name, protocol, lock, cards, parts)
+        write_json(beside / bundle.CARD, card)
+        write_text(beside / bundle.REQUIREMENTS, requirement_list(next(iter(cards.values()))[0]["versions"]))
+        write_text(beside / bundle.README, readme(card))
+        write_text(beside / bundle.LICENCES, licences(card))
+        _code(beside / bundle.CODE)
+        digest = bundle.sign(beside, card)
     for warning in licence_warnings(card):
         log.warning("%s", warning)
     return digest
@@ -206,6 +203,35 @@ def packed_sources() -> list[Path]:
     for step in STEPS:
         found.update(sources_of(step))
     return sorted(found)
+
+
+@contextmanager
+def _replaced(out: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``out``: it takes the place of the package there, or goes if the block fails."""
+    out = out.resolve()
+    beside, before = (out.with_name(f".{out.name}.{state}") for state in ("part", "before"))
+    if out.is_file():
+        raise UserError(f"--out {out} is a file; choose a folder")
+    try:
+        if out.exists() and (others := bundle.foreign(out)):
+            raise UserError(
+                f"--out {out} holds {', '.join(others[:5])}, which is of no package and would be deleted; choose another "
+                "folder, or move that away"
+            )
+        for left in (beside, before):  # by a killed job
+            shutil.rmtree(left, ignore_errors=True)
+        beside.mkdir(parents=True)
+        yield beside
+        if out.exists():
+            out.rename(before)
+        beside.rename(out)
+        shutil.rmtree(before, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"the package cannot be written to {out} ({error}): mend that, or choose another folder"
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _networks(members: Mapping[str, Sequence[Path]], folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -42,7 +42,7 @@ No image leaves the machine.
 
     python -m venv venv && venv/bin/pip install -r requirements.txt
     sha256sum -c checksums.sha256
-    PYTHONPATH=code venv/bin/python -m marrowflow learning.apply --package . --manifest /images/manifest.csv --out /results
+    PYTHONPATH=code venv/bin/python -B -m marrowflow learning.apply --package . --manifest /images/manifest.csv --out /results
 
 The manifest is a CSV beside the images with a column `image` (path relative to the manifest) and a column `patient_id`
 (a pseudonym). Without `patient_id` near duplicates stand in for patients. {labels}
@@ -51,12 +51,12 @@ the same recipe ({colour}).
 
 `--out` receives `predictions.parquet` and `predictions.csv` (a row an image), {results}
 `inventory.parquet` (all images, with the reason of each exclusion) and `run.json` (versions, this package's digest). A
-package in which a file is missing, changed or added is refused. Whoever can change a file can change the list of checksums
+package in which a file is missing, changed or added is refused (`-B` keeps Python from adding compiled modules). Whoever can change a file can change the list of checksums
 as well: compare the digest in `package.json` with the one that you were told by those who made the package.
 
 Where the manifest has the true classes (column `label`), accuracy with confidence intervals comes from
 
-    PYTHONPATH=code venv/bin/python -m marrowflow statistics.accuracy --options "$(cat accuracy.json)" \\
+    PYTHONPATH=code venv/bin/python -B -m marrowflow statistics.accuracy --options "$(cat accuracy.json)" \\
         --predictions /results/predictions.parquet --lock threshold.json --out /results/accuracy
 """
 

@@ -236,7 +236,7 @@ def baseline_lines(
     lines += [
         _dated(groups, "date of the index test", "index_date"),
         _dated(groups, "date of the reference standard", "reference_date"),
-        _measured(groups, "days from index test to reference standard", _days, signed=True),
+        _measured(groups, "days from index test to reference standard", days_between, signed=True),
     ]
     for column, (title, factor) in _QUALITY.items():
         lines.append(_measured(groups, title.format(one=one), partial(_means, column=column, factor=factor)))
@@ -504,7 +504,7 @@ def _lost(group: Group) -> int:
     return group.inventory["patient_id"].nunique() - len(group.patients)
 
 
-def _days(group: Group) -> pd.Series:
+def days_between(group: Group) -> pd.Series:
     """Return days from index test to reference standard, by patient: of the first image with both dates."""
     start, stop = (
         pd.to_datetime(known(group.kept, c), errors="coerce") for c in ("index_date", "reference_date")

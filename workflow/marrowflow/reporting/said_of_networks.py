@@ -129,7 +129,9 @@ def _range(values: pd.Series) -> str:
 def preprocessing(ground: Ground) -> Say:
     """Return how the pixels that the networks read were made."""
     results, colour = ground.reporter.results, ground.test.colour
-    store = read_json(results.store_path(ground.cohorts[0].name, colour) / "store.json")
+    # The networks' own pixels where the page is about development too.
+    cohort = min(ground.cohorts, key=lambda own: own.role != "development")
+    store = read_json(results.store_path(cohort.name, colour) / "store.json")
     if store is None:
         return []
     recipe = store.get("recipe") or {}

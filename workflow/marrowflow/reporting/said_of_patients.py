@@ -9,7 +9,7 @@ import pandas as pd
 
 from marrowflow.cohorts.table import Cohort
 from marrowflow.reporting import tables
-from marrowflow.reporting.baseline import Group, Role
+from marrowflow.reporting.baseline import Group, Role, days_between
 from marrowflow.reporting.ground import Ground, Say, called, one_or
 from marrowflow.reporting.limitations import limitations
 from marrowflow.reporting.results import DEVELOPMENT, read_csv
@@ -321,12 +321,12 @@ def interval(ground: Ground) -> Say:
     """Return the days from the index test to the reference standard, where a manifest has both dates."""
     found = []
     for cohort in ground.cohorts:
-        first = ground.patients(cohort)
-        days = (_dates(first, "reference_date") - _dates(first, "index_date")).dt.days.dropna()
+        group = _group(ground, cohort)
+        days = days_between(group).dropna()
         if len(days):
             found.append(
                 f"{called(cohort)}: reference standard {days.min():g} to {days.max():g} days after the index test, median "
-                f"{days.median():g} ({len(days)} of {len(first)} {ground.reporter.noun(cohort.name)})."
+                f"{days.median():g} ({len(days)} of {len(group.patients)} {ground.reporter.noun(cohort.name)})."
             )
     return found
 

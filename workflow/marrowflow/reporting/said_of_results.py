@@ -244,7 +244,7 @@ def _tests(ground: Ground, paths: Iterable[Path]) -> list[str]:
         table = read_csv(path)
         if table is None:
             continue
-        printed = table["primary"] & table["p_holm"].notna() & table["unit"].eq(ground.reporter.unit)
+        printed = table["p_holm"].notna() & table["unit"].eq(ground.reporter.unit)
         rows = table[printed & table["endpoint"].isin(ground.reporter.endpoints)]
         for test, metric in zip(rows["test"], rows["metric"], strict=True):
             metrics.setdefault(TESTS.get(test, test), {})[tables.METRICS.get(metric, metric)] = None
@@ -307,7 +307,9 @@ def errors(ground: Ground) -> Say:
 
 def readers(ground: Ground) -> Say:
     """Return κ of each pair of readers who read the same patients."""
-    found = []
+    found: list[str] = []
+    if not ground.reporter.options.reader_titles:
+        return found  # what lies there is of an earlier configuration
     for folder, name in ground.measured.items():
         place = ground.reporter.results.root / "comparisons" / "readers" / folder
         own, agreement = read_csv(place / "metrics.csv"), read_csv(place / "agreement.csv")
@@ -404,6 +406,9 @@ def _variable(row: Mapping[str, Any]) -> str:
 
 def explanations(ground: Ground) -> Say:
     """Return for which sets of patients it is shown where the networks looked."""
+    shown = ground.reporter.options.report
+    if not (shown.saliency and shown.errors_shown):
+        return []  # what lies there is of an earlier configuration
     root = ground.reporter.results.root / "explanations" / ground.protocol
     names = [name for folder, name in ground.measured.items() if (root / folder / "cases.csv").exists()]
     return [f"Maps of where the network looked: {'; '.join(names)}."] if names else []
