@@ -138,6 +138,8 @@ def test_an_external_hospital_runs_its_own_jobs_and_the_summary(copy):
 def test_an_external_hospital_taken_away_runs_the_summary(copy):
     table = copy / "resources/cohorts.tsv"
     table.write_text("".join(line for line in table.open() if not line.startswith("gamma\t")))
+    for reader in ("consultant", "resident"):
+        replace(copy / "config.yaml", f", gamma: resources/demo/gamma/{reader}.csv", "")
     assert planned(copy) == SUMMARY
 
 
