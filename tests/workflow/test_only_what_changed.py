@@ -12,7 +12,8 @@ import pytest
 from project import DELTA, add_cohort, copy_project, planned, replace
 
 INDEX_TESTS, FOLDS, COLOURS, EXTERNAL, READERS = 3, 3, 2, 2, 2
-COHORTS, PATIENT_SETS = 1 + EXTERNAL, 1 + EXTERNAL  # the one development cohort is a set of patients of its own
+# The one development cohort is a set of patients of its own.
+COHORTS, PATIENT_SETS = 1 + EXTERNAL, 1 + EXTERNAL
 
 STUDY_REPORT = {"report_study": 1, "describe_run": 1, "all": 1}
 REPORTS = {"report_cohort": EXTERNAL, **STUDY_REPORT}

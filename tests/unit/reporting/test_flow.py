@@ -311,9 +311,7 @@ def test_two_cohorts_together_counted_by_hand() -> None:
     assert crosstab_notes(traced()) == []
     assert both.remarks[0] == "A patient in the data of two hospitals is counted twice."
     assert "no estimate of accuracy together" in both.remarks[1]
-    assert both.remarks[2:] == (
-        "Smears are not counted: no column names those of Z.",
-    )
+    assert both.remarks[2:] == ("Smears are not counted: no column names those of Z.",)
 
 
 def test_smears_are_added_where_every_cohort_names_them() -> None:
