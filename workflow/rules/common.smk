@@ -47,7 +47,9 @@ try:
     for reader, own in STUDY.readers.items():
         unknown = [] if isinstance(own.table, str) else [name for name in own.table if name not in COHORTS]
         if unknown:
-            raise UserError(f"readers.{reader}.table: {not_among(unknown[0], list(COHORTS))}, the cohort table's")
+            raise UserError(
+                f"readers.{reader}.table: {not_among(unknown[0], list(COHORTS))}, the cohort table's"
+            )
         # Snakemake would keep what was made of an earlier file, without a word.
         for path in [own.table] if isinstance(own.table, str) else own.table.values():
             if not Path(path).is_file() and not path.startswith("resources/demo/"):
