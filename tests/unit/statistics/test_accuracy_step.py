@@ -461,7 +461,7 @@ def test_classes_without_spread_are_told(tmp_path):
         table.loc[sure, f"p_{name}"] = float(name == "CML")
     table.loc[sure, "predicted"] = "CML"
     tables = run(tmp_path / "a", table, "--unit", "case")
-    told = tables["warnings"].query("warning.str.contains('variance counts as 0')")
+    told = tables["warnings"].query("warning.str.contains('variance counted as 0')")
     assert set(zip(told["metric"], told["class"], strict=True)) == {
         ("auc", "macro"),
         ("average_precision", "macro"),
@@ -472,7 +472,7 @@ def test_classes_without_spread_are_told(tmp_path):
     expected = "1 class at 0 % or 100 %: variance counted as 0, the interval is too narrow"
     assert set(told["warning"]) == {expected}
     usual = run(tmp_path / "c", three_classes(), "--unit", "case")["warnings"]
-    assert not usual["warning"].str.contains("variance counts as 0").any()
+    assert not usual["warning"].str.contains("variance counted as 0").any()
 
 
 def test_surrogate_groups_are_not_called_patients(small, tmp_path):

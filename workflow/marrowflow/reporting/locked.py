@@ -64,8 +64,10 @@ def calibration_statement(lock: Mapping[str, Any]) -> str:
 
 
 def networks_of(reporter: Reporter, test: IndexTest) -> int:
-    """Return how many networks an index test has: one a fold, of an ensemble those of all its members."""
+    """Return how many networks an index test has: one a fold, of an ensemble those of all its members; 0 where nothing was divided."""
     # Of the present division's folds: a folder may still hold those of an earlier one.
+    if not reporter.results.split_path(test.protocol, "counts.csv").is_file():
+        return 0
     paths = (
         reporter.results.training_path(network, fold, "card.json")
         for network in reporter.networks(test)
