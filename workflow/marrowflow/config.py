@@ -424,10 +424,7 @@ class Subgroups(Section):
     @classmethod
     def _groups_of_patients(cls, columns: list[str]) -> list[str]:
         for name in columns:
-            if (
-                name in ("cohort", "patient_id", "case_id", "image", "all", "focus", "age")
-                or name != name.strip()
-            ):
+            if name in ("cohort", "patient_id", "case_id", "image", "all", "focus") or name != name.strip():
                 raise ValueError(
                     f"columns: {name!r} makes no groups of patients; name manifest columns such as sex"
                 )
