@@ -48,7 +48,7 @@ try:
         unknown = [] if isinstance(own.table, str) else [name for name in own.table if name not in COHORTS]
         if unknown:
             raise UserError(
-                f"readers.{reader}.table: {not_among(unknown[0], list(COHORTS))}, the cohort table's"
+                f"readers.{reader}.table: of the cohort table's lines {not_among(unknown[0], list(COHORTS))}"
             )
         # Snakemake would keep what was made of an earlier file, without a word.
         for path in [own.table] if isinstance(own.table, str) else own.table.values():
