@@ -78,8 +78,41 @@ def test_developing_reads_nothing_of_an_external_hospital(fresh):
 def test_a_study_without_external_hospitals_plans(fresh):
     table = fresh / "resources/cohorts.tsv"
     table.write_text("".join(line for line in table.open() if "\texternal\t" not in line))
-    jobs = planned(fresh)
-    assert not jobs.keys() & {"predict_external", "apply_lock"}
+    config = yaml.safe_load((fresh / "config.yaml").read_text())
+    config["readers"] = {}
+    (fresh / "alone.yaml").write_text(yaml.safe_dump(config))
+    jobs = planned(fresh, "--configfile", "alone.yaml")
+    assert not jobs.keys() & {
+        "predict_external",
+        "apply_lock",
+        "note_arrival",
+        "measure_shift",
+        "take_reader",
+    }
+
+
+def test_a_readers_table_of_an_unknown_hospital_stops_before_the_first_job(fresh):
+    replace(
+        fresh / "config.yaml",
+        "{beta: resources/demo/beta/consultant.csv",
+        "{betta: resources/demo/beta/consultant.csv",
+    )
+    message = failure(fresh)
+    assert "readers.consultant.table" in message and "did you mean 'beta'" in message
+
+
+def test_a_required_checklist_with_a_text_missing_stops_before_the_first_job(fresh):
+    replace(fresh / "config.yaml", "  require: []\n", "  require: stard\n")
+    message = failure(fresh)
+    assert "- registration: " in message and "- protocol: " in message and message.count("\n  - ") == 2
+
+
+def test_no_job_of_a_reader_without_readers(fresh):
+    config = yaml.safe_load((fresh / "config.yaml").read_text())
+    config["readers"] = {}
+    (fresh / "alone.yaml").write_text(yaml.safe_dump(config))
+    jobs = planned(fresh, "--configfile", "alone.yaml")
+    assert not jobs.keys() & {"take_reader", "measure_readers"}
     assert jobs["report_study"] == 1
 
 
