@@ -216,7 +216,7 @@ def test_a_configuration_without_its_study_is_refused_and_not_mixed_with_the_dem
 
 
 def test_braces_in_a_title_are_only_braces(fresh):
-    replace(fresh / "config.yaml", "  title: Diagnosis of", "  title: Diagnosis {of}")
+    replace(fresh / "config.yaml", '  title: "Diagnosis of', '  title: "Diagnosis {of}')
     assert planned(fresh)["report_study"] == 1
 
 
