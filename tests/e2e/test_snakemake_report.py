@@ -87,5 +87,5 @@ def test_reports_tables_and_locks_stand_in_it(report):
 
 def test_labels_of_a_category_are_the_same_so_that_they_stand_in_one_table(report):
     _, categories, results = report
-    for kind in ("Figures", "Reports", "Accuracy", "Comparisons"):
+    for kind in ("Figures", "Reports", "Accuracy", "Pooled accuracy", "Comparisons"):
         assert len({tuple(results[path]["labels"]) for path in categories[kind]}) == 1, kind

@@ -213,8 +213,8 @@ rule pool_hospitals:
         table=report(
             "results/<study>/pooled/{protocol}/pooled.csv",
             caption="../report/pooled.rst",
-            category="Accuracy",
-            labels={"table": "hospitals together", "protocol": "{protocol}"},
+            category="Pooled accuracy",
+            labels={"protocol": "{protocol}"},
         ),
     log:
         "results/<study>/logs/pool_hospitals/{protocol}.log",

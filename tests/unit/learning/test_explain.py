@@ -284,14 +284,14 @@ def test_the_logit_of_the_class_is_explained(study, tmp_path, about, outputs, lo
 
 def test_what_is_not_given_is_named(study, tmp_path):
     folder = another(study, tmp_path / "study", ANSWERS, pd.read_parquet(study / "folds.parquet"))
-    with pytest.raises(UserError, match="no lock of the primary index test 'lost-raw'"):
+    with pytest.raises(UserError, match="no lock of lost-raw, the primary index test"):
         run(folder, tmp_path, "lost-raw")
     for name in ("small-raw", "one-other"):
         write_answers(folder, name, ANSWERS)
         with pytest.raises(UserError, match=f"no network of {name}"):
             run(folder, tmp_path, name)
     (folder / "predictions/one-raw.parquet").unlink()
-    with pytest.raises(UserError, match="no table of the primary index test 'one-raw'"):
+    with pytest.raises(UserError, match="no table of one-raw, the primary index test"):
         run(folder, tmp_path)
 
 

@@ -310,7 +310,7 @@ def test_patients_without_an_inventory_are_an_error(tmp_path: Path) -> None:
     ):
         run(tmp_path, predictions, images[images["patient_id"].ne("a/P00")], lock)
     other: dict[str, Any] = {**lock, "index_test": "other"}
-    with pytest.raises(UserError, match=r"no lock of net-raw, .* it has: other"):
+    with pytest.raises(UserError, match=r"no lock of net-raw, .* these are of: other"):
         run(tmp_path, predictions, images, {**other, "digest": digest_of(other)})
 
 

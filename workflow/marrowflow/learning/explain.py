@@ -52,7 +52,7 @@ from pydantic import Field
 from torch import nn
 
 from marrowflow.choices.primary import read_primary
-from marrowflow.choices.threshold import read_lock
+from marrowflow.choices.primary_files import primary_files
 from marrowflow.cli import add_folders, existing_file, progress, step_parser
 from marrowflow.config import DIAGNOSIS, ClassName, Endpoint, Identifier, Section, Unit, read_options
 from marrowflow.errors import UserError
@@ -366,8 +366,8 @@ def main(argv: Sequence[str]) -> None:
     options = read_options(Options, args.options)
     name = read_primary(args.primary)
     model, _, colour = name.partition("-")
-    lock = _lock_of(name, args.locks)
-    table = read_predictions(_table_of(name, args.predictions), options.classes, name).table
+    path, lock = primary_files(name, args.predictions, args.locks)
+    table = read_predictions(path, options.classes, name).table
     question = Question(options.classes, options.endpoints, options.units, lock)
     shown = choose_cases(table, question, options.errors_shown).both()
     networks = {
@@ -382,21 +382,6 @@ def main(argv: Sequence[str]) -> None:
     cases = explain(options, shown, networks, folds, PackedPixels(stores), args.out)
     write_table(args.out / "cases.csv", cases)
     log.info("%s: %d maps of %d cases shown", name, int(cases["map"].ne("").sum()), len(cases))
-
-
-def _table_of(name: str, paths: Sequence[Path]) -> Path:
-    for path in paths:
-        if pd.read_parquet(path, columns=["index_test"])["index_test"].eq(name).any():
-            return path
-    raise UserError(f"--predictions holds no table of the primary index test {name!r}")
-
-
-def _lock_of(name: str, paths: Sequence[Path]) -> dict[str, Any]:
-    for path in paths:
-        lock = read_lock(path)
-        if lock.get("index_test") == name:
-            return lock
-    raise UserError(f"--locks holds no lock of the primary index test {name!r}")
 
 
 def _networks_of(model: str, colour: str, folders: Sequence[Path]) -> list[Path]:

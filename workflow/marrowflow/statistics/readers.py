@@ -25,10 +25,9 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from marrowflow.choices.primary import read_primary
-from marrowflow.choices.threshold import read_lock
+from marrowflow.choices.primary_files import primary_files
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import Identifier, Unit, read_options
-from marrowflow.errors import UserError
 from marrowflow.files import write_table
 from marrowflow.prediction_files import read_rows
 from marrowflow.predictions import Predictions, read_predictions
@@ -155,7 +154,8 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
     name = read_primary(args.primary)
-    primary = _primary(name, args.predictions, args.lock, options)
+    table, lock = primary_files(name, args.predictions, args.lock)
+    primary = Subject(read_predictions(table, options.classes, name), lock)
     readers = [read_predictions(path, options.classes) for path in args.readers if len(read_rows(path, ()))]
     endpoints = choose_endpoints(options, primary.predictions.classes, [])
     # Two threads on a busy machine make products of this size many times slower than one.
@@ -163,15 +163,3 @@ def main(argv: Sequence[str]) -> None:
         tables: Mapping[str, pd.DataFrame] = measure_readers(primary, readers, endpoints, options)
     for kind, table in tables.items():
         write_table(args.out / f"{kind}.csv", table)
-
-
-def _primary(name: str, tables: Sequence[Path], locks: Sequence[Path], options: Options) -> Subject:
-    """Return the index test that is reported first; the tables and locks of the others are passed over."""
-    holding = [path for path in tables if name in set(read_rows(path, ())["index_test"])]
-    locked = [lock for lock in map(read_lock, locks) if lock.get("index_test") == name]
-    if len(holding) != 1 or len(locked) != 1:
-        raise UserError(
-            f"the primary index test {name!r} needs one table of --predictions and one file of --lock; found {len(holding)} and "
-            f"{len(locked)}"
-        )
-    return Subject(read_predictions(holding[0], options.classes, name), locked[0])

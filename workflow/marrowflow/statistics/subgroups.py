@@ -31,12 +31,11 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from marrowflow.choices.primary import read_primary
-from marrowflow.choices.threshold import read_lock
+from marrowflow.choices.primary_files import primary_files
 from marrowflow.cli import existing_file, progress, step_parser
 from marrowflow.config import Accuracy, Subgroups, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
-from marrowflow.prediction_files import read_rows
 from marrowflow.predictions import Predictions, read_predictions
 from marrowflow.statistics import endpoints as asked
 from marrowflow.statistics.cases import Units, gather_units
@@ -357,33 +356,21 @@ def main(argv: Sequence[str]) -> None:
     args = _parser().parse_args(argv)
     options = read_options(Options, args.options)
     name = read_primary(args.primary)
-    predictions = read_predictions(_table_of(name, args.predictions), options.classes, name)
-    locks = {lock["index_test"]: lock for lock in map(read_lock, args.lock)}
-    if name not in locks:
-        raise UserError(f"--lock has no lock of {name}, the primary index test; it has: {', '.join(locks)}")
+    table, lock = primary_files(name, args.predictions, args.lock)
+    predictions = read_predictions(table, options.classes, name)
     endpoints = choose_endpoints(options, predictions.classes, [])
     grouping = group_patients(
         _joined(args.inventories), options.subgroups, focus_limits(_joined(args.development))
     )
     # Two threads on a busy machine make products of this size many times slower than one.
     with threadpool_limits(limits=1):
-        table = measure_subgroups(predictions, locks[name], endpoints, grouping, options)
-    write_table(args.out / "subgroups.csv", table)
+        measured = measure_subgroups(predictions, lock, endpoints, grouping, options)
+    write_table(args.out / "subgroups.csv", measured)
     log.info("%s: %s", name, ", ".join(grouping.groups) or "no variable makes groups")
 
 
 def _joined(paths: Sequence[Path]) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in paths], ignore_index=True)
-
-
-def _table_of(name: str, paths: Sequence[Path]) -> Path:
-    holding = [path for path in paths if name in set(read_rows(path, ["index_test"])["index_test"])]
-    if len(holding) != 1:
-        raise UserError(
-            f"{len(holding)} of the tables of --predictions hold {name!r}, the primary index test: give one of each "
-            "index test, for one set of patients"
-        )
-    return holding[0]
 
 
 def _parser() -> argparse.ArgumentParser:
