@@ -1,6 +1,7 @@
 """Files are whole or absent; steps tell users what is wrong without a traceback."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
         raise RuntimeError("killed")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["result.csv"]
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".table.{dead.pid}.part.csv"
+    others = [tmp_path / f".table.{os.getppid()}.part.csv", tmp_path / f".other.{dead.pid}.part.csv"]
+    for path in (left, *others):
+        path.write_text("half")
+    write_table(tmp_path / "table.csv", pd.DataFrame({"a": [1]}))
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "table.csv"])
 
 
 def test_a_folder_that_cannot_be_made_is_a_users_error(tmp_path):

@@ -18,6 +18,9 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 
+# What the lines of progress of this process begin with.
+_job = ""
+
 # A bar that is not drawn on a terminal (a batch system's log) prints a line this often, in seconds.
 _LINE_EVERY = 15.0
 
@@ -34,19 +37,29 @@ def step_parser(module: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def start_logging() -> None:
-    """Send messages of level INFO and above to standard error, one line each."""
+def start_logging(job: str = "") -> None:
+    """Send messages of level INFO and above to standard error, one line each.
+
+    Parameters
+    ----------
+    job
+        What lines of progress begin with, where several jobs write to one terminal.
+    """
+    global _job
+    _job = job
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
 
 
 def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Yield ``items`` and show how many of ``total`` are done, in ``unit`` a second, on standard output.
+    """Yield ``items`` and show how many of ``total`` are done, how fast, and how long the rest takes, on standard output.
 
-    On a terminal this is a bar; elsewhere a line every few seconds and one at the end.
+    On a terminal this is a bar; in a job, whose messages go to its log, and elsewhere a line every few seconds and one
+    at the end, which begins with the job. A single item is no progress and gives no line.
     """
     if total is None and hasattr(items, "__len__"):
         total = len(items)  # type: ignore[arg-type]
-    if sys.stdout.isatty():
+    # The bars of several jobs would overwrite each other; a job is known by its redirected messages.
+    if sys.stdout.isatty() and sys.stderr.isatty():
         yield from tqdm(items, desc=what, total=total, unit=unit, file=sys.stdout, dynamic_ncols=True)
         return
     start = last = time.monotonic()
@@ -55,16 +68,44 @@ def progress(items: Iterable[T], what: str, total: int | None = None, unit: str 
         yield item
         done += 1
         now = time.monotonic()
-        if now - last >= _LINE_EVERY:
+        if now - last >= _LINE_EVERY and done != total:
             last = now
-            print(_progress_line(what, done, total, unit, now - start), flush=True)
-    print(_progress_line(what, done, total, unit, time.monotonic() - start), flush=True)
+            _print_line(what, _progress(done, total, unit, now - start))
+    if done > 1:
+        _print_line(what, _progress(done, total, unit, time.monotonic() - start, ended=True))
 
 
-def _progress_line(what: str, done: int, total: int | None, unit: str, seconds: float) -> str:
+def _print_line(what: str, progress: str) -> None:
+    # Written at once, end of line and all, so that jobs that share a terminal do not write into each other's lines.
+    sys.stdout.write(": ".join(filter(None, [_job, what, progress])) + "\n")
+    sys.stdout.flush()
+
+
+def _progress(done: int, total: int | None, unit: str, seconds: float, ended: bool = False) -> str:
+    """Return such as ``12/40 images, 3.0 images/s, 9 s left``."""
     of = f"/{total}" if total is not None else ""
-    rate = f", {done / seconds:.0f} {unit}/s" if seconds > 0.05 else ""
-    return f"{what}: {done}{of} {unit}{rate}"
+    parts = [f"{done}{of} {unit}"]
+    if seconds > 0.05:
+        rate = done / seconds
+        digits = 0 if rate >= 9.95 else 1
+        parts.append(f"{rate:.{digits}f} {unit}/s" if rate >= 0.95 else f"{in_time(1 / rate)} each")
+    if ended:
+        parts.append(f"done in {in_time(seconds)}")
+    elif total is not None:
+        parts.append(f"{in_time((total - done) * seconds / done)} left")
+    return ", ".join(parts)
+
+
+def in_time(seconds: float) -> str:
+    """Return seconds in the units that are read at a glance, such as ``3.2 s``, ``4 min 10 s`` or ``2 h 05 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def existing_file(text: str) -> Path:

@@ -16,7 +16,7 @@ from torch import nn
 
 from marrowflow.config import Head, Training
 from marrowflow.errors import UserError
-from marrowflow.learning import epoch
+from marrowflow.learning import epoch, faults
 from marrowflow.learning.checkpoint import Checkpoint
 from marrowflow.learning.loop import Fit, fit
 from marrowflow.learning.outcomes import Outcomes
@@ -300,3 +300,23 @@ def test_without_a_compiler_the_run_stops(
     monkeypatch.setattr(config.cpp, "cxx", ("/nowhere/g++",))
     with pytest.raises(UserError, match=r"No working C\+\+ compiler.*compile: false"):
         fitted(tmp_path, network(), TRAINING.model_copy(update={"compile": True}))
+
+
+def test_too_little_memory_tells_who_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program on the GPU is the usual reason for a network that fitted yesterday."""
+    gigabyte = 10**9
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 * gigabyte, 80 * gigabyte))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 9 * gigabyte)
+    told = r"of its 80\.0 GB this job holds 9\.0 GB, other programs and the driver 70\.0 GB; nvidia-smi"
+    with pytest.raises(UserError, match=told):
+        faults.halved(1, "epoch 1")
+    with pytest.raises(UserError, match=told), faults.within_memory("features", 8):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def dead() -> tuple[int, int]:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", dead)
+    with pytest.raises(UserError, match="a single image; set the model's input_size"):
+        faults.halved(1, "epoch 1")

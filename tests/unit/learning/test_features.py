@@ -1,5 +1,6 @@
 """Features of frozen networks: equal to the whole network's, computed once, and never those of something else."""
 
+import errno
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -303,6 +305,20 @@ def test_a_killed_job_leaves_no_lock_and_nothing_that_looks_whole(
     assert time.monotonic() - started < 30
     assert module.seen == 25
     assert [path.suffix for path in (tmp_path / "features").iterdir() if path.suffix == ".part"] == []
+
+
+def test_half_an_entry_does_not_stay_on_a_full_disk(
+    pixels: PackedPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def filling(*_: object) -> Iterator[torch.Tensor]:
+        yield torch.zeros(2, extractor().head.in_features)
+        assert list((tmp_path / "features").glob(".*.part/features.npy"))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(feature_cache, "computed_features", filling)
+    with pytest.raises(UserError, match=r"cannot be written .*make room"):
+        FeatureCache(tmp_path / "features").of(extractor(), pixels, ["a/00"], CPU)
+    assert [path.suffix for path in (tmp_path / "features").iterdir()] == [".lock"]
 
 
 def test_samples_of_a_plan_are_those_of_the_whole_network_and_kept(

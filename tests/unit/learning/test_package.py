@@ -148,6 +148,15 @@ def test_what_does_not_belong_together_is_refused(packed: Packed) -> None:
     assert not list(packed.root.glob(".package*"))
 
 
+def test_a_package_that_a_kill_has_moved_aside_comes_back(packed: Packed) -> None:
+    before = contents(packed.package)
+    packed.package.rename(packed.package.with_name(".package.before"))
+    with pytest.raises(UserError, match="not the recipe that development images were corrected by"):
+        pack(packed, colour={"stained": {"method": "none"}})
+    assert contents(packed.package) == before
+    assert not list(packed.root.glob(".package*"))
+
+
 def test_the_licence_of_the_code_is_the_projects() -> None:
     assert (ROOT / "LICENSE").read_text() == CODE_LICENCE
 

@@ -16,6 +16,7 @@ import pandas as pd
 from marrowflow.cli import add_folders, existing_file, progress, step_parser
 from marrowflow.config import Augmentation, Section, read_options
 from marrowflow.errors import UserError
+from marrowflow.files import note_written
 from marrowflow.images.augment import apply
 from marrowflow.images.store import PackedPixels
 from marrowflow.images.whitening import fit_whitening
@@ -53,6 +54,7 @@ def materialise(plan: pd.DataFrame, parents: PackedPixels, augmentation: Augment
         if folder.exists():
             folder.rmdir()
         beside.rename(folder)
+        note_written(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -24,7 +24,6 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +42,7 @@ from marrowflow.cohorts.intake import Options as IntakeOptions
 from marrowflow.cohorts.intake import make_inventory
 from marrowflow.config import ColourRecipe, Images, Intake, Model, Section, Training, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import sha256_of, write_json, write_table
+from marrowflow.files import note_written, sha256_of, write_json, write_table
 from marrowflow.images.fitted import Numbers, pack_as_fitted
 from marrowflow.learning import bundle
 from marrowflow.learning.combine import combine
@@ -168,25 +167,11 @@ def _put(new: Path, out: Path) -> None:
         for name in RESULTS:
             if (new / name).is_file():
                 (new / name).replace(out / name)
+                note_written(out / name)
     except OSError as error:
         raise UserError(
             f"{out / name} cannot be replaced ({error.strerror}): choose another folder"
         ) from error
-
-
-@contextmanager
-def _ended_as_by_an_error() -> Iterator[None]:
-    """Let SIGTERM end the block by an exception, status 143, so that temporary folders go."""
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def results_of(
@@ -359,6 +344,5 @@ def main(argv: Sequence[str]) -> None:
     if not args.cohort.replace("_", "").isalnum() or not args.cohort.isascii():
         raise UserError(f"--cohort {args.cohort!r} may hold only letters A-Z, digits and underscores")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    with _ended_as_by_an_error():
-        table = apply_package(args.package, args.manifest, args.out, args.cohort, args.threads)
+    table = apply_package(args.package, args.manifest, args.out, args.cohort, args.threads)
     _tell(table, args.package, args.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -88,7 +89,7 @@ def history(trained: Trained) -> pd.DataFrame:
 def cost(trained: Trained, device: torch.device) -> dict[str, Any]:
     """Return ``cost.json``: time on the device, over all runs that resumed one another, and what was done in it."""
     fits = trained.fits.values()
-    seconds = trained.feature_seconds + sum(f.device_seconds for f in fits)
+    seconds = trained.feature_seconds + math.fsum(f.device_seconds for f in fits)
     images = sum(f.images for f in fits)
     peaks = [f.peak_memory_mb for f in fits if f.peak_memory_mb is not None]
     return {

@@ -1,7 +1,10 @@
 """The device that a job computes on, and the settings that make it repeat itself bit by bit.
 
 Jobs that run at once on a machine with several GPUs take one each. A GPU is taken by a lock on a file of its
-own in the machine's temporary folder; the system takes the lock back when the process ends, however it ends.
+own in /tmp; the system takes the lock back when the process ends, however it ends. Not in $TMPDIR, which batch
+systems set to another folder for each job: locks in different folders do not keep jobs apart. Where a job has a /tmp of
+its own as well (a container, or a cluster that gives each job one), its GPUs must be its own too, as batch systems see to
+by showing a job only those that it was given.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from pathlib import Path
 import torch
 
 from marrowflow.config import Training
+from marrowflow.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +30,7 @@ TAKEN_GPU = "MARROWFLOW_GPU"
 """Environment variable with the name of the GPU that this process took: processes that it starts share the GPU
 instead of waiting for it for ever."""
 
+_COMMON = Path("/tmp")
 _LOOK_EVERY = 2.0  # seconds
 
 
@@ -66,7 +71,7 @@ def device_name(device: torch.device) -> str:
 def claim(names: Sequence[str], folder: Path) -> str:
     """Take one of several things that only one process may have at a time, for the life of this process.
 
-    Waits while others have all of them.
+    Waits while others have all of them, and says so once.
 
     Parameters
     ----------
@@ -79,11 +84,16 @@ def claim(names: Sequence[str], folder: Path) -> str:
     -------
     str
         The one that was taken.
+
+    Raises
+    ------
+    UserError
+        No lock can be made or read there: to wait would be to wait for ever.
     """
     waited = False
     while True:
         for name in names:
-            if _locked(folder / f"marrowflow-{name}.lock"):
+            if _locked(folder / f"marrowflow-{name.replace('/', '_')}.lock"):
                 return name
         if not waited:
             log.info(
@@ -110,30 +120,63 @@ def _own_device() -> torch.device:
     if not torch.cuda.is_available():
         log.info("no GPU was found: computing on the CPU")
         return torch.device("cpu")
-    # By their UUIDs: a batch system's CUDA_VISIBLE_DEVICES gives the same number to different GPUs.
-    names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+    names = _gpu_names()
     name = os.environ.get(TAKEN_GPU)
     if name not in names:
-        name = claim(names, Path(tempfile.gettempdir()))
+        name = claim(names, _lock_folder())
         os.environ[TAKEN_GPU] = name
     device = torch.device("cuda", names.index(name))
-    torch.cuda.set_device(device)
+    try:
+        torch.cuda.set_device(device)
+        torch.cuda.mem_get_info(device)  # the first thing that needs memory there
+    except RuntimeError as error:
+        raise UserError(
+            f"GPU {name} cannot be used ({str(error).partition(chr(10))[0]}): another program than this workflow has it or "
+            "fills its memory (nvidia-smi lists them); end that, or show this run the other GPUs only "
+            "(CUDA_VISIBLE_DEVICES in front of the command; empty, it computes on the CPU)"
+        ) from error
     log.info("computing on GPU %s (%s)", name, torch.cuda.get_device_name(device))
     return device
 
 
+def _gpu_names() -> list[str]:
+    """Return the names of the GPUs that this process sees: their UUIDs.
+
+    Numbers would not do: a batch system's CUDA_VISIBLE_DEVICES gives the same number to different GPUs.
+    """
+    names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())]
+    # Of a GPU that is divided (MIG), a process sees one part, and older versions of CUDA give it the whole one's UUID:
+    # then a job in one part would wait for the job in another.
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    if len(names) == 1 and shown.startswith("MIG-"):
+        return [shown.removeprefix("MIG-")]
+    return names
+
+
+def _lock_folder() -> Path:
+    """Return where all jobs of this machine look for locks."""
+    return _COMMON if os.access(_COMMON, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+
+
 def _locked(path: Path) -> bool:
     """Lock a file for the life of this process, unless another one has it."""
-    try:
+    while True:
         handle = _opened(path)
-    except PermissionError:  # another user's, made this moment
-        return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        if _is_still_there(path, handle):
+            return True  # the handle stays open; programs that this one starts do not inherit it
+        os.close(handle)  # tidied away in between: others lock the file that stands there now
+
+
+def _is_still_there(path: Path, handle: int) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
         return False
-    return True  # the handle stays open; programs that this one starts do not inherit it
 
 
 def _opened(path: Path) -> int:
@@ -142,14 +185,28 @@ def _opened(path: Path) -> int:
     In a folder that all may write to, Linux refuses to open another user's file with leave to create it
     (fs.protected_regular), so the two are tried apart.
     """
-    while True:
-        try:
-            return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            pass
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            continue
-        os.fchmod(handle, 0o644)  # whatever the user's mask is: the others must be able to read it
-        return handle
+    try:
+        while True:
+            try:
+                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+            except FileNotFoundError:
+                _make(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the lock that keeps other jobs off this GPU cannot be used ({error.strerror}). Have the file removed "
+            f"or its folder opened for all users, or set {TAKEN_GPU}={path.stem.removeprefix('marrowflow-')} to take that GPU "
+            "without a lock"
+        ) from error
+
+
+def _make(path: Path) -> None:
+    """Make a lock's file that all users can read from its first moment on, whatever this user's mask is."""
+    handle, beside = tempfile.mkstemp(prefix=f".{path.stem}.", dir=path.parent)
+    try:
+        os.fchmod(handle, 0o644)
+        os.link(beside, path)
+    except FileExistsError:
+        pass  # another job was faster
+    finally:
+        os.close(handle)
+        Path(beside).unlink()

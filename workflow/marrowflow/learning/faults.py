@@ -19,6 +19,7 @@ import torch
 
 from marrowflow.config import Training
 from marrowflow.errors import UserError, enumerate_problems
+from marrowflow.files import in_bytes
 
 T = TypeVar("T")
 
@@ -40,8 +41,8 @@ def halved(at_once: int, where: str) -> int:
     if at_once > 1:
         return at_once // 2
     raise UserError(
-        f"{where}: the device's memory does not hold this network and a single image; set the model's input_size lower, "
-        "take a smaller network or training.precision: bfloat16, or stop what else runs on the device"
+        f"{where}: the device's memory does not hold this network and a single image{_memory()}; set the model's input_size "
+        "lower, take a smaller network or training.precision: bfloat16, or stop what else runs on the device"
     )
 
 
@@ -61,9 +62,25 @@ def within_memory(what: str, images: int) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{what}: the device's memory does not hold this network and {images} images at once, a number that is fixed "
-            "because rounding depends on it; set the model's input_size lower, take a smaller network, stop what else runs "
+            f"because rounding depends on it{_memory()}; set the model's input_size lower, take a smaller network, stop what else runs "
             "on the device, or compute on the CPU (CUDA_VISIBLE_DEVICES= in front of the command)"
         ) from error
+
+
+def _memory() -> str:
+    """Return who holds the GPU's memory, this job or other programs; empty on a CPU."""
+    if not torch.cuda.is_initialized():
+        return ""
+    try:
+        free, total = torch.cuda.mem_get_info()
+        own = torch.cuda.memory_reserved()
+    except RuntimeError:  # the GPU is past answering
+        return ""
+    others = max(0, total - free - own)
+    return (
+        f" (of its {in_bytes(total)} this job holds {in_bytes(own)}, other programs and the driver "
+        f"{in_bytes(others)}; nvidia-smi lists them)"
+    )
 
 
 def release(device: torch.device) -> None:

@@ -34,7 +34,7 @@ import pandas as pd
 import torch
 
 from marrowflow.errors import UserError
-from marrowflow.files import write_json
+from marrowflow.files import disk_errors_told, make_folder, note_written, write_json
 from marrowflow.images.store import PackedPixels
 from marrowflow.learning.checkpoint import Checkpoint, fingerprint
 from marrowflow.learning.device import device_name
@@ -106,7 +106,7 @@ class FeatureCache:
         known = _read(entry, key)
         if known is not None:
             return known
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, entry)
         with _locked(self._folder / f".{entry.name}.lock"):
             known = _read(entry, key)  # another job may have computed it meanwhile
             if known is None:
@@ -223,16 +223,21 @@ def _write(entry: Path, parts: Iterator[torch.Tensor], shape: tuple[int, int], a
     # No lock holds between the machines of some file systems, so each machine writes a folder of its own.
     beside = entry.with_name(f".{entry.name}.{socket.gethostname()}.part")
     shutil.rmtree(beside, ignore_errors=True)  # what a killed job left
-    beside.mkdir()
-    with (beside / FEATURES).open("wb") as file:
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(part.cpu().numpy(), "<f4").data)
-        file.flush()
-        os.fsync(file.fileno())
-    write_json(beside / ABOUT, about)
-    _put(beside, entry, about["key"])
+    try:
+        with disk_errors_told(entry):
+            beside.mkdir()
+            with (beside / FEATURES).open("wb") as file:
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for part in parts:
+                    file.write(np.ascontiguousarray(part.cpu().numpy(), "<f4").data)
+                file.flush()
+                os.fsync(file.fileno())
+        write_json(beside / ABOUT, about)
+        _put(beside, entry, about["key"])
+    finally:
+        # Half an entry would fill the disk for ever, if no job asks for it again; a whole one has another name now.
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _put(beside: Path, entry: Path, key: str) -> None:
@@ -240,6 +245,7 @@ def _put(beside: Path, entry: Path, key: str) -> None:
     for in_the_way in (True, False):
         try:
             beside.rename(entry)
+            note_written(entry)
             return
         except OSError:
             if _read(entry, key) is not None:  # a job on another machine was faster; it wrote the same bytes
@@ -253,7 +259,9 @@ def _put(beside: Path, entry: Path, key: str) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that the system takes back when its holder ends, however it ends."""
-    with path.open("w") as handle:
+    with disk_errors_told(path):
+        handle = path.open("w")
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -48,7 +48,7 @@ from marrowflow.config import (
     read_options,
 )
 from marrowflow.errors import UserError
-from marrowflow.files import sha256_of, write_json, write_text
+from marrowflow.files import note_written, sha256_of, write_json, write_text
 from marrowflow.images.fitted import fitted_target
 from marrowflow.learning import bundle
 from marrowflow.learning.package_words import CODE_LICENCE, licence_warnings, licences, readme
@@ -213,6 +213,8 @@ def _replaced(out: Path) -> Iterator[Path]:
     if out.is_file():
         raise UserError(f"--out {out} is a file; choose a folder")
     try:
+        if before.is_dir() and not out.exists():  # a job was killed between the two renames below
+            before.rename(out)
         if out.exists() and (others := bundle.foreign(out)):
             raise UserError(
                 f"--out {out} holds {', '.join(others[:5])}, which is of no package and would be deleted; choose another "
@@ -225,6 +227,7 @@ def _replaced(out: Path) -> Iterator[Path]:
         if out.exists():
             out.rename(before)
         beside.rename(out)
+        note_written(out)
         shutil.rmtree(before, ignore_errors=True)
     except OSError as error:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ def cost_of(results: Results, network: IndexTest, folds: Sequence[str]) -> Cost 
         return None
     images = sum(int(cost["images"]) for cost in found)
     # Not from the rates of cost.json, which are rounded.
-    seconds = sum(float(cost["device_seconds"]) for cost in found)
+    seconds = math.fsum(float(cost["device_seconds"]) for cost in found)
     peaks = [float(cost["peak_memory_mb"]) for cost in found if cost.get("peak_memory_mb") is not None]
     return Cost(
         len(found),

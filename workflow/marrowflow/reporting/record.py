@@ -14,14 +14,13 @@ from marrowflow.reporting.reporter import Reporter
 from marrowflow.reporting.results import IndexTest, read_json
 from marrowflow.reporting.weights import configured_licence
 
-_FIGURE_SOFTWARE = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "pillow")
-_TRAINING_SOFTWARE = ("torch", "torchvision", "timm", "opencv-python-headless")
+_SOFTWARE = ("numpy", "pandas", "pyarrow", "scipy", "scikit-learn", "matplotlib", "jinja2", "pillow")
 
 
 def record_section(reporter: Reporter, tests: Iterable[IndexTest], cohorts: Sequence[str]) -> page.Section:
     """Return versions of the software, the models' cards and the checksums of what was reported on."""
     software = [f"marrowflow {__version__}", f"Python {platform.python_version()}"]
-    software += [f"{name} {_version(name)}" for name in (*_FIGURE_SOFTWARE, *_TRAINING_SOFTWARE)]
+    software += list(filter(None, map(_version, _SOFTWARE)))
     rows, cards = [], dict[IndexTest, tables.Table]()
     for test in tests:
         digest = reporter.results.lock(test).get("digest", tables.MISSING)
@@ -67,10 +66,11 @@ def _card(reporter: Reporter, test: IndexTest) -> tables.Table:
 
 
 def _version(name: str) -> str:
+    """Return a package's name and version; empty where this environment, which is the page's own, does without it."""
     try:
-        return version(name)
+        return f"{name} {version(name)}"
     except PackageNotFoundError:
-        return "not in this environment"
+        return ""
 
 
 def _scalars(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

@@ -6,6 +6,7 @@ is dropped for that metric and counted; it is never scored 0. One in which a rat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -104,7 +105,8 @@ def replicate(
     if not values:
         return {}
     chunks = draw_weights(n_patients, settings.replicates, settings.seed)
-    for weights in progress(chunks, what, unit="chunks"):
+    total = math.ceil(settings.replicates / _rows_at_once(n_patients))
+    for weights in progress(chunks, what, total, unit="chunks"):
         for statistic, own in measured:
             drawn = statistic.values(weights) if own else {}
             for key in own:
@@ -119,13 +121,18 @@ def draw_weights(n_patients: int, replicates: int, seed: int) -> Iterator[np.nda
     yielded at a time.
     """
     generator = np.random.default_rng(seed)
-    step = max(1, _ENTRIES_AT_ONCE // n_patients)
+    step = _rows_at_once(n_patients)
     for start in range(0, replicates, step):
         n = min(step, replicates - start)
         drawn = generator.integers(0, n_patients, size=(n, n_patients))
         drawn += np.arange(n)[:, None] * n_patients
         counts = np.bincount(drawn.ravel(), minlength=n * n_patients)
         yield counts.reshape(n, n_patients).astype(np.int32)
+
+
+def _rows_at_once(n_patients: int) -> int:
+    """Return how many resamples are drawn at a time, so that memory stays bounded."""
+    return max(1, _ENTRIES_AT_ONCE // n_patients)
 
 
 def bootstrap_intervals(

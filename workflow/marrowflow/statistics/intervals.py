@@ -6,6 +6,7 @@ with a t quantile: near 100 %, where the bootstrap has too few failures to draw 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -237,7 +238,7 @@ def jackknife_spread(parts: Sequence[tuple[np.ndarray, int]]) -> tuple[float, fl
     """Return variance and degrees of freedom of `difference_jackknife`; None where there are none."""
     variances = [float((len(pulls) - 1) / len(pulls) * (pulls**2).sum()) for pulls, _ in parts]
     freedom = welch_freedom(*((v, fewest) for v, (_, fewest) in zip(variances, parts, strict=True)))
-    return None if freedom is None else (sum(variances), freedom)
+    return None if freedom is None else (math.fsum(variances), freedom)
 
 
 def difference_wald(method: str, difference: float, variance: float, confidence: float) -> Interval | None:
@@ -325,8 +326,8 @@ def welch_freedom(*parts: tuple[float, int]) -> float | None:
     """
     if min(patients for _, patients in parts) < 2:
         return None
-    below = sum(variance**2 / (patients - 1) for variance, patients in parts)
-    return float(sum(variance for variance, _ in parts) ** 2 / below) if below > 0 else None
+    below = math.fsum(variance**2 / (patients - 1) for variance, patients in parts)
+    return float(math.fsum(variance for variance, _ in parts) ** 2 / below) if below > 0 else None
 
 
 def _log_term(a: np.ndarray, b: np.ndarray, odds: bool) -> tuple[float, np.ndarray]:
