@@ -23,6 +23,7 @@ include: "workflow/rules/readers.smk"
 include: "workflow/rules/validation.smk"
 include: "workflow/rules/package.smk"
 include: "workflow/rules/reporting.smk"
+include: "workflow/rules/watch.smk"
 
 
 rule all:

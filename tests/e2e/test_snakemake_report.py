@@ -68,7 +68,7 @@ def test_each_caption_is_about_its_own_figure(report):
 
 
 def test_reports_tables_and_locks_stand_in_it(report):
-    _, categories, results = report
+    names, categories, results = report
     assert {
         "Reports",
         "Accuracy",
@@ -83,6 +83,9 @@ def test_reports_tables_and_locks_stand_in_it(report):
         "study",
     }
     assert all(about["caption"] for about in results.values())
+    validations = [results[p] for p in categories["Reports"] if p.endswith("external/beta/report.html")]
+    assert ["Locked external validation of cohort" in about["caption"] for about in validations] == [True]
+    assert any(name.endswith("index.html") for name in names)
 
 
 def test_labels_of_a_category_are_the_same_so_that_they_stand_in_one_table(report):
