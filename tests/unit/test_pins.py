@@ -28,6 +28,23 @@ CONDA = {
     "PIL": "pillow",
     "matplotlib": "matplotlib-base",
 }
+# Versions that both conda-forge and PyPI have, and that work together on this Python.
+PROVEN = {
+    "pytorch": "2.12.1",
+    "torchvision": "0.27.1",
+    "timm": "1.0.26",
+    "py-opencv": "4.13.0",
+    "numpy": "2.4.6",
+    "scipy": "1.17",
+    "pandas": "3.0.3",
+    "pyarrow": "25.0.0",
+    "scikit-learn": "1.8.0",
+    "matplotlib-base": "3.10",
+    "pyyaml": "6.0.3",
+    "jinja2": "3.1.6",
+    "pillow": "12.2.0",
+    "tqdm": "4.67.3",
+}
 
 
 def dependencies(path):
@@ -54,7 +71,6 @@ def test_peers_are_compared_on_the_same_pins():
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda p: p.stem)
 def test_an_environment_is_pinned_as_for_pip(path):
     content = yaml.safe_load(path.read_text())
-    assert content["name"] == path.stem
     assert content["channels"] == ["conda-forge", "nodefaults"]
     pip = requirements()
     for name, version in dependencies(path).items():
@@ -63,6 +79,36 @@ def test_an_environment_is_pinned_as_for_pip(path):
         elif name != "pip":
             # PyPI's OpenCV counts its wheels in a fourth place
             assert re.fullmatch(re.escape(version) + r"(\.\d+)?", pip[PYPI.get(name, name)]), name
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda p: p.stem)
+def test_an_environment_asks_conda_forge_for_proven_versions(path):
+    for text in yaml.safe_load(path.read_text())["dependencies"]:
+        if text == "pip":
+            continue
+        name, version, build = re.fullmatch(r"([a-z0-9-]+) =([\d.]+)(?:=(\S+))?", text).groups()
+        # conda-forge's first choice among OpenCV's builds is the one with Qt.
+        assert build == ("headless_*" if name == "py-opencv" else None)
+        assert f"{version}.".startswith(f"{PROVEN.get(name, version)}."), text
+
+
+def test_conda_forge_and_pip_call_nothing_by_the_others_name():
+    conda = {name for path in ENVIRONMENTS for name in dependencies(path)}
+    assert not conda & {*PYPI.values(), "opencv", "libopencv", "seaborn"}
+    assert not requirements().keys() & PYPI.keys()
+
+
+def test_environments_with_the_same_list_are_the_same_bytes():
+    # Snakemake names an environment by its file's bytes: equal files make one environment for several rules.
+    files = {}
+    for path in ENVIRONMENTS:
+        files.setdefault(frozenset(dependencies(path)), set()).add(path.read_text())
+    assert [texts for texts in files.values() if len(texts) > 1] == []
+
+
+def test_no_requirement_is_a_version_that_breaks():
+    # 0.14.5 cannot be imported beside pandas 3.
+    assert requirements("requirements-dev.txt")["statsmodels"] == "0.14.6"
 
 
 def test_every_pip_pin_is_in_an_environment():
