@@ -14,8 +14,8 @@ rule paint_hospital:
         "../../envs/paint_hospital.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code("demo.paint"),
         folder=subpath(output.manifest, parent=True),
@@ -36,8 +36,8 @@ rule fetch_weights:
         "../../envs/fetch_weights.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         code=code("learning.weights"),
     shell:

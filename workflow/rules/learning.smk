@@ -23,7 +23,8 @@ rule train_fold:
     threads: training_threads
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=growing(8000),
+        # Not growing: tried again, training goes on from its state.
         runtime=720,
     params:
         code=code("learning.train"),
@@ -61,8 +62,8 @@ rule predict_development:
     threads: training_threads
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         code=code("learning.predict"),
         options=options("augmentation", "classes", "model"),
@@ -85,12 +86,13 @@ rule combine_development:
         "results/<study>/benchmarks/combine_development/{protocol}/{model}/{colour}.tsv"
     wildcard_constraints:
         model="|".join(STUDY.ensembles) or "(?!)",
+    localrule: True
     conda:
         "../../envs/combine_development.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("learning.combine"),
         options=options("classes"),
@@ -116,12 +118,13 @@ rule lock_choices:
         "results/<study>/logs/lock_choices/{protocol}/{model}/{colour}.log",
     benchmark:
         "results/<study>/benchmarks/lock_choices/{protocol}/{model}/{colour}.tsv"
+    localrule: True
     conda:
         "../../envs/lock_choices.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("learning.lock"),
         options=options("calibration", "classes", "endpoints", "scheme", "threshold", "units"),
@@ -156,8 +159,8 @@ rule predict_external:
     threads: training_threads
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         code=code("learning.predict_external"),
         options=options("classes", "model"),
@@ -182,12 +185,13 @@ rule apply_lock:
         "results/<study>/benchmarks/apply_lock/{protocol}/{model}/{colour}/{cohort}.tsv"
     wildcard_constraints:
         cohort="|".join(EXTERNAL) or "(?!)",
+    localrule: True
     conda:
         "../../envs/apply_lock.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("learning.combine"),
         options=options("classes"),
@@ -247,8 +251,8 @@ rule explain_cohort:
     threads: max(model.training.threads for model in STUDY.models.values())
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=120,
+        mem_mb=growing(8000),
+        runtime=growing(120),
     params:
         code=code("learning.explain"),
         options=options("classes", "endpoints", "errors_shown", "members", "threads", "units"),

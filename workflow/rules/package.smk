@@ -28,13 +28,12 @@ rule seal_development:
         "results/<study>/logs/seal_development.log",
     benchmark:
         "results/<study>/benchmarks/seal_development.tsv"
-    localrule: True
     conda:
         "../../envs/seal_development.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         code=code("choices.seal"),
         # The steps that other hospitals' images pass through are sealed too.
@@ -67,8 +66,8 @@ rule note_arrival:
         "../../envs/note_arrival.yaml"
     threads: 1
     resources:
-        mem_mb=500,
-        runtime=5,
+        mem_mb=growing(500),
+        runtime=growing(5),
     params:
         code=code("cohorts.arrival"),
         note=f"results/{STUDY.study.key}/state/arrivals/{{cohort}}.json",
@@ -116,8 +115,8 @@ rule package_model:
         "../../envs/package_model.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         code=code("learning.package"),
         # The code that is packed.

@@ -17,8 +17,8 @@ rule take_reader:
         "../../envs/take_reader.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code("readers"),
         options=options("classes", "unit"),
@@ -69,8 +69,8 @@ rule measure_readers:
         "../../envs/measure_readers.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("statistics.readers"),
         options=options("accuracy", "classes", "endpoints", "reader_units", "units"),

@@ -24,8 +24,8 @@ rule audit_figures:
         "../../envs/audit_figures.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code("reporting.audit"),
     shell:
@@ -105,8 +105,8 @@ rule report_cohort:
         "../../envs/report_cohort.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         code=code("reporting.external"),
         options=options(
@@ -232,8 +232,9 @@ rule report_study:
         "../../envs/report_study.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        # All hospitals' inventories and all index tests' tables.
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         code=code("reporting.study"),
         options=options(
@@ -299,8 +300,9 @@ rule describe_run:
         "../../envs/describe_run.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=60,
+        # A record of every job and its inputs.
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("records.describe"),
         options=options(*type(STUDY).model_fields),

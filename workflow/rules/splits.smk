@@ -18,8 +18,8 @@ rule split_patients:
         "../../envs/split_patients.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("splits.partition"),
         options=options("augmentation", "classes", "distance", "splits"),
@@ -44,8 +44,8 @@ rule check_leakage:
         "../../envs/check_leakage.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("splits.leakage"),
         options=options("distance", "splits"),
@@ -70,8 +70,8 @@ rule check_external:
         "../../envs/check_external.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("splits.external_gate"),
         options=options("distance"),

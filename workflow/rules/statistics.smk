@@ -39,8 +39,8 @@ rule measure_accuracy:
         "../../envs/measure_accuracy.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("statistics.accuracy"),
         options=options("accuracy", "classes", "endpoints", "units"),
@@ -73,8 +73,8 @@ rule choose_primary:
         "../../envs/choose_primary.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code("choices.primary"),
         options=options("index_tests", "primary", "units"),
@@ -113,8 +113,8 @@ rule compare_index_tests:
         "../../envs/compare_index_tests.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         code=code("statistics.compare"),
         options=options("accuracy", "classes", "endpoints", "units"),
@@ -140,12 +140,13 @@ rule compare_protocols:
         "results/<study>/logs/compare_protocols/{model}/{colour}.log",
     benchmark:
         "results/<study>/benchmarks/compare_protocols/{model}/{colour}.tsv"
+    localrule: True
     conda:
         "../../envs/compare_protocols.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code("splits.optimism"),
     shell:
@@ -188,8 +189,8 @@ rule measure_subgroups:
         "../../envs/measure_subgroups.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         code=code("statistics.subgroups"),
         options=options("accuracy", "classes", "endpoints", "subgroups", "units"),
@@ -225,8 +226,8 @@ rule pool_hospitals:
         "../../envs/pool_hospitals.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         code=code("statistics.pooled"),
         options=options("accuracy", "units"),

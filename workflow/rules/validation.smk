@@ -29,8 +29,8 @@ rule embed_cohort:
     threads: max(model.training.threads for model in STUDY.models.values())
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=growing(8000),
+        runtime=growing(240),
     params:
         code=code("learning.embed"),
         options=options("classes", "members"),
@@ -81,8 +81,8 @@ rule measure_shift:
         "../../envs/measure_shift.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         code=code("statistics.shift"),
         options=options("accuracy", "classes", "subgroups"),
