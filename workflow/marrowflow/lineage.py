@@ -82,7 +82,7 @@ class Chain:
             yield from self._lines(source, depth + 2, told)
 
     def _state(self, name: str, row: Row) -> str:
-        if not row.get("sha256") or row["digest_of"] == "folder":
+        if not row.get("sha256") or row["digest_of"] in ("folder", "fetched copy"):
             state = "not checked"
         else:
             path = self._path(name)

@@ -61,6 +61,8 @@ def derived_sections(study: Study) -> dict[str, Any]:
         "augmentation": study.augmentation.model_dump(mode="json", exclude={"materialise"}),
         # Of the report's section, how many cases of a kind are explained.
         "errors_shown": study.report.errors_shown,
+        # Of the intake's section, what a manifest is checked by before its first image is fetched.
+        "allow_identifiers": study.intake.allow_identifiers,
         "distance": study.intake.near_duplicate_distance,
         "index_tests": study.index_tests,
         "members": {name: study.members_of(name) for name in study.ensembles},

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections import namedtuple
 from importlib.metadata import version
+from importlib.util import find_spec
 from os.path import relpath
 from pathlib import Path
 
@@ -17,6 +18,7 @@ sys.path.insert(0, str(PACKAGE_PATH))
 from snakemake.exceptions import WorkflowError
 
 from marrowflow.checklists import FOLDER, read_checklist, refuse_incomplete
+from marrowflow.cohorts.places import is_remote, plugin_of
 from marrowflow.cohorts.table import read_cohorts
 from marrowflow.config import load_study
 from marrowflow.config_problems import not_among
@@ -28,17 +30,34 @@ from marrowflow.reporting.figure_labels import figure_labels
 # Snakemake drops PYTHONPATH for jobs in conda environments; the prefix brings the package back.
 # Braces in a folder's name are not Snakemake's.
 PREFIX = shlex.quote(str(PACKAGE_PATH)).replace("{", "{{").replace("}", "}}")
-shell.prefix(f"set -euo pipefail; export PYTHONPATH={PREFIX}; ")
+# Jobs end with this process, the shell's parent (marrowflow/orphan.py).
+shell.prefix(f"set -euo pipefail; export PYTHONPATH={PREFIX} MARROWFLOW_RUN=$PPID; ")
 
 IndexTest = namedtuple("IndexTest", ["model", "colour"])
+
+
+def fetched(place):
+    """Return a path as it is, and a URL as a file that Snakemake fetches for the jobs that read it and deletes after them."""
+    if not is_remote(place):
+        return place
+    plugin = plugin_of(place)
+    if not find_spec(f"snakemake_storage_plugin_{plugin}"):
+        raise UserError(
+            f"{place} is read by Snakemake's storage plugin for {plugin}, which is not installed beside Snakemake: "
+            f"pip install snakemake-storage-plugin-{plugin}"
+        )
+    return getattr(storage, plugin)(place, keep_local=False)
+
 
 try:
     STUDY = load_study(config)
     COHORTS = {
         cohort.name: {
             "role": cohort.role,
-            "manifest": cohort.manifest.as_posix(),
-            "folder": cohort.manifest.parent.as_posix(),
+            "manifest": fetched(cohort.manifest),
+            # Where its images lie as files, or that they come in parts; and the archives that hold them, by name.
+            "images": ["--parts"] if cohort.shards else ["--images", cohort.folder],
+            "archives": {name: fetched(place) for name, place in cohort.archives.items()},
             "hospital": cohort.hospital,
             "source": cohort.source,
         }
@@ -68,6 +87,7 @@ except UserError as error:
 DEVELOPMENT = [name for name, cohort in COHORTS.items() if cohort["role"] == "development"]
 HOSPITALS = {name: cohort["hospital"] for name, cohort in COHORTS.items()}
 EXTERNAL = [name for name, cohort in COHORTS.items() if cohort["role"] == "external"]
+SHARDED = [name for name, cohort in COHORTS.items() if cohort["archives"]]
 PROTOCOLS = list(STUDY.splits.protocols)
 FOLDS = STUDY.fold_names
 INDEX_TESTS = [IndexTest(*name.split("-")) for name in STUDY.index_tests]
@@ -165,6 +185,7 @@ wildcard_constraints:
     model="|".join([*STUDY.models, *STUDY.ensembles]),
     protocol="|".join(PROTOCOLS),
     fold=r"\d+",
+    shard=r"[A-Za-z0-9_.-]+",
     reader="|".join(READERS) or "(?!)",
 
 
@@ -199,6 +220,21 @@ def inventories_of(wildcards):
     """Return the inventories of a job's patients: all development cohorts', or those of one external hospital."""
     names = DEVELOPMENT if wildcards.cohort == "development" else [wildcards.cohort]
     return collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=names)
+
+
+def growing(amount):
+    """Return a resource that a job gets more of each time it is tried again: the amount times the attempt."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def archive_of(wildcards):
+    """Return one archive of a cohort whose images lie in archives."""
+    return COHORTS[wildcards.cohort]["archives"][wildcards.shard]
+
+
+def shards_of(pattern):
+    """Return an input function: the pattern filled with a cohort's archives; none where its images lie in a folder."""
+    return lambda wildcards: collect(pattern, shard=COHORTS[wildcards.cohort]["archives"], allow_missing=True)
 
 
 def training_threads(wildcards):

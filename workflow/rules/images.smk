@@ -1,8 +1,51 @@
+rule correct_shard:
+    """Correct the colour of one archive's images by one recipe, and pack the pixels as a part of the hospital's store."""
+    input:
+        measured="results/<study>/cohorts/{cohort}/shards/{shard}.parquet",
+        archive=archive_of,
+        target=lookup(dpath="{colour}", within=TARGETS),
+    output:
+        # All parts together are as large as the hospital's store, and go when that is whole.
+        pixels=temp("results/<study>/state/parts/{cohort}/{colour}/{shard}/pixels.npy"),
+        index=temp("results/<study>/state/parts/{cohort}/{colour}/{shard}/index.parquet"),
+        store=temp("results/<study>/state/parts/{cohort}/{colour}/{shard}/store.json"),
+        appearance=temp("results/<study>/state/parts/{cohort}/{colour}/{shard}/appearance.parquet"),
+    log:
+        "results/<study>/logs/correct_shard/{cohort}/{colour}/{shard}.log",
+    benchmark:
+        "results/<study>/benchmarks/correct_shard/{cohort}/{colour}/{shard}.tsv"
+    wildcard_constraints:
+        cohort="|".join(SHARDED) or "(?!)",
+    # Before the next archive is measured, so that one is fetched once, used up and deleted.
+    priority: 1
+    conda:
+        "../../envs/correct_shard.yaml"
+    threads: 4
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(120),
+    params:
+        code=code("images.shard"),
+        options=options("images", "recipe"),
+        folder=subpath(output.store, parent=True),
+    shell:
+        "python -m marrowflow images.shard --options {params.options:q} --measured {input.measured:q}"
+        " --archive {input.archive:q} --threads {threads} --out {params.folder:q} 2> {log:q}"
+
+
 rule correct_cohort:
     """Correct one hospital's colour by one recipe, and pack the pixels."""
     input:
         inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
         target=lookup(dpath="{colour}", within=TARGETS),
+        parts=shards_of("results/<study>/state/parts/{cohort}/{colour}/{shard}/store.json"),
+        pieces=shards_of(
+            [
+                "results/<study>/state/parts/{cohort}/{colour}/{shard}/pixels.npy",
+                "results/<study>/state/parts/{cohort}/{colour}/{shard}/index.parquet",
+                "results/<study>/state/parts/{cohort}/{colour}/{shard}/appearance.parquet",
+            ]
+        ),
     output:
         pixels="results/<study>/images/{cohort}/{colour}/pixels.npy",
         index="results/<study>/images/{cohort}/{colour}/index.parquet",
@@ -16,16 +59,16 @@ rule correct_cohort:
         "../../envs/correct_cohort.yaml"
     threads: 4
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=growing(2000),
+        runtime=growing(240),
     params:
         code=code("images.correct"),
         options=options("images", "recipe"),
-        images=lookup(dpath="{cohort}/folder", within=COHORTS),
+        images=lookup(dpath="{cohort}/images", within=COHORTS),
         folder=subpath(output.store, parent=True),
     shell:
         "python -m marrowflow images.correct --options {params.options:q} --inventory {input.inventory:q}"
-        " --images {params.images:q} --threads {threads} --out {params.folder:q} 2> {log:q}"
+        " {params.images:q} {input.parts:q} --threads {threads} --out {params.folder:q} 2> {log:q}"
 
 
 rule plan_augmentation:
@@ -38,12 +81,13 @@ rule plan_augmentation:
         "results/<study>/logs/plan_augmentation/{protocol}/{fold}.log",
     benchmark:
         "results/<study>/benchmarks/plan_augmentation/{protocol}/{fold}.tsv"
+    localrule: True
     conda:
         "../../envs/plan_augmentation.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         code=code("images.augment"),
         options=options("augmentation", "classes"),
@@ -73,8 +117,8 @@ rule draw_contact_sheet:
         "../../envs/draw_contact_sheet.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=growing(1000),
+        runtime=growing(20),
     params:
         code=code("images.contact_sheet"),
         options=options("augmentation", "classes"),
@@ -99,8 +143,8 @@ rule materialise_plan:
         "../../envs/materialise_plan.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=growing(2000),
+        runtime=growing(120),
     params:
         code=code("images.materialise"),
         options=options("augmentation"),

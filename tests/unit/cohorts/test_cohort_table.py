@@ -28,8 +28,8 @@ def message(path: Path) -> str:
 def test_rows_in_order_comments_passed_over(tmp_path):
     text = "# our hospitals\n" + HEADER + GOOD + "# new:\n\nBonn_2\texternal\tb/m.tsv\tBonn\t\n"
     assert read_cohorts(write(tmp_path, text)) == [
-        Cohort("berlin", "development", Path("data/berlin/manifest.csv"), "Berlin", "archive"),
-        Cohort("Bonn_2", "external", Path("b/m.tsv"), "Bonn", ""),
+        Cohort("berlin", "development", "data/berlin/manifest.csv", "Berlin", "archive"),
+        Cohort("Bonn_2", "external", "b/m.tsv", "Bonn", ""),
     ]
 
 
@@ -67,6 +67,39 @@ def test_misspelt_column_names_the_one_meant(tmp_path):
     assert "column 'Hospitals'" in text
     assert "rename it to 'hospital'" in text
     assert "column 'hospital' is missing" in text
+
+
+SHARDED = HEADER.replace("\n", "\tshards\n")
+HOME = GOOD.replace("\n", "\t\n")
+
+
+def test_archives_lie_beside_their_manifest(tmp_path):
+    far = "far\texternal\ts3://b/f/manifest.csv\tFar\t\tcells_{08..10}.tar\n"
+    near = "near\texternal\tdata/near/manifest.csv\tNear\t\tone.tar two.tar\n"
+    home, remote, local = read_cohorts(write(tmp_path, SHARDED + HOME + far + near))
+    assert (home.shards, home.archives, home.folder) == ((), {}, "data/berlin")
+    assert remote.archives == {f"cells_{n}": f"s3://b/f/cells_{n}.tar" for n in ("08", "09", "10")}
+    assert (remote.manifest, remote.folder) == ("s3://b/f/manifest.csv", "")
+    assert local.archives == {"one": "data/near/one.tar", "two": "data/near/two.tar"}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "shards", "said"),
+    [
+        ("s3://b/m.csv", "", "row 3, column 'shards': a remote manifest's images are read from TAR archives"),
+        ("s3://b/m.csv", "", "python -m marrowflow cohorts.shards"),
+        ("https://a:b@h/m.csv", "x.tar", "row 3, column 'manifest': the URL https://h/m.csv bears"),
+        ("m.csv", "x_{5..1}.tar", "row 3, column 'shards'"),
+        ("gs://b/m.csv", "x.tar", "row 3, column 'manifest': gs:// is not read"),
+    ],
+)
+def test_faulty_places(tmp_path, manifest, shards, said):
+    row = f"far\texternal\t{manifest}\tFar\t\t{shards}\n"
+    assert said in message(write(tmp_path, SHARDED + HOME + row))
+
+
+def test_misspelt_shards(tmp_path):
+    assert "rename it to 'shards'" in message(write(tmp_path, HEADER.replace("\n", "\tshard\n") + HOME))
 
 
 def test_all_faults_at_once(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from marrowflow.cohorts import duplicates
 from marrowflow.cohorts.duplicates import cluster_inventory, duplicate_pairs, like_hashes
 from marrowflow.cohorts.quality import measure
 
@@ -119,6 +120,35 @@ def test_clusters_are_connected_components():
     found = {frozenset(members.tolist()) for members in clusters.groupby(clusters).indices.values()}
     assert found == {frozenset(c) for c in networkx.connected_components(graph)}
     assert 1 < len(found) < 40
+
+
+def test_a_film_of_many_frames_is_compared_once_a_frame(monkeypatch):
+    """Frames of one film are all pairs alike, n (n - 1) / 2 of them; a cluster of n needs n - 1."""
+    frames = 300
+    table = pd.concat([inventory([cell(0)])] * frames, ignore_index=True)
+    table["sha256"] = [f"{i:064x}" for i in range(frames)]
+    compared = []
+
+    def counted(thumbs, pairs):
+        compared.append(len(pairs))
+        return confirmed(thumbs, pairs)
+
+    confirmed = duplicates._confirmed
+    monkeypatch.setattr(duplicates, "_confirmed", counted)
+    assert cluster_inventory(table, 3).tolist() == [0] * frames
+    assert sum(compared) == frames - 1
+    assert max(compared) < frames
+
+
+def test_a_look_alike_between_two_clusters_is_looked_at_until_they_are_one():
+    """Two of a bucket that are together do not hide a third that is not: joined later, through another band."""
+    table = pd.concat([inventory([cell(0)])] * 3, ignore_index=True)
+    table["sha256"] = list("abc")
+    start = int(table["phash"][0], 16)
+    # The first two differ in both bands, the third from each of them in one.
+    table["phash"] = [f"{start ^ edit:016x}" for edit in (0, 1 << 63 | 1, 1)]
+    assert cluster_inventory(table, 1).tolist() == [0, 0, 0]
+    assert cluster_inventory(table.iloc[:2], 1).tolist() == [0, 1]
 
 
 def test_the_index_is_kept_and_the_order_of_rows_does_not_matter():

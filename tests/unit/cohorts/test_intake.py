@@ -1,7 +1,9 @@
 """Intake from a manifest to an inventory, on images painted here and on real ones."""
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -120,6 +122,22 @@ def test_a_file_that_cannot_be_opened_is_unreadable(site, monkeypatch):
     assert row["reason"] == "unreadable: cannot be opened (Permission denied)"
     assert row["sha256"] == ""
     assert row["patient_id"] == f"site/surrogate_{hashlib.sha256(b'site/b.jpg').hexdigest()[:12]}"
+
+
+@pytest.mark.parametrize("reason", [errno.ENOENT, errno.ESTALE, errno.EIO])
+def test_images_that_vanish_meanwhile_are_no_exclusions(site, monkeypatch, reason):
+    """Of a disk that was taken away nothing can be read: the study would go on with fewer patients."""
+
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.suffix == ".csv":
+            return real(path)
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(UserError, match=r"a\.png cannot be read any more .*Bring it back"):
+        take(site, on_unreadable="exclude")
 
 
 def test_threads_change_no_byte_and_log_tells_the_counts(tmp_path, capsys, caplog):

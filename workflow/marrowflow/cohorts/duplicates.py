@@ -17,7 +17,8 @@ Not found: copies that are turned, mirrored, or cropped by more than about a hun
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -58,12 +59,17 @@ def near_duplicate_clusters(
 ) -> np.ndarray:
     """Return the cluster number of each image, int64; see `cluster_inventory` for the arguments.
 
-    Clusters are the connected components of the pairs: A and C are together when both resemble B.
+    Clusters are the connected components of the pairs: A and C are together when both resemble B. Pairs whose ends are
+    together already are not looked at: a thousand frames of one film are half a million pairs, and one cluster.
     """
-    count = len(sha256)
-    pairs = np.vstack([_same_checksum(sha256), _near_pairs(sha256, phash, thumb, distance)])
-    links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    component = connected_components(links, directed=False)[1]
+    component = _united(np.arange(len(sha256)), _same_checksum(sha256))
+    images = _comparable(sha256, phash, thumb)
+    for pairs in _like_pairs(images.hashes, distance):
+        one, other = component[images.positions[pairs]].T
+        apart = pairs[one != other]
+        confirmed = apart[_confirmed(images.thumbs, apart)]
+        if len(confirmed):
+            component = _united(component, images.positions[confirmed])
     return pd.factorize(component)[0].astype(np.int64)
 
 
@@ -121,10 +127,29 @@ def _same_checksum(sha256: Sequence[str]) -> np.ndarray:
     return np.asarray(pairs, np.int64).reshape(-1, 2)
 
 
-def _near_pairs(
-    sha256: Sequence[str], phash: Sequence[str], thumb: Sequence[bytes], distance: int
-) -> np.ndarray:
-    """Return the confirmed pairs among the first images of each checksum, int64, shape (pairs, 2)."""
+def _united(component: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return the component of each image after some pairs have been joined to those there are."""
+    count = len(component)
+    # An image and the component that it is in so far are two nodes.
+    one = np.concatenate([np.arange(count), pairs[:, 0]])
+    other = np.concatenate([component + count, pairs[:, 1]])
+    links = coo_array((np.ones(len(one), bool), (one, other)), shape=(2 * count, 2 * count))
+    return connected_components(links, directed=False)[1][:count]
+
+
+class _Comparable(NamedTuple):
+    """The images that may have near duplicates."""
+
+    positions: np.ndarray
+    """Of each among all images, int64 [n]."""
+    hashes: np.ndarray
+    """uint64 [n]."""
+    thumbs: np.ndarray
+    """uint8, one a row."""
+
+
+def _comparable(sha256: Sequence[str], phash: Sequence[str], thumb: Sequence[bytes]) -> _Comparable:
+    """Return the first image of each checksum, without those that are unreadable or even."""
     first = _first_positions(sha256)
     # An even thumbnail has no content to compare: an empty field is a duplicate of nothing but its copies.
     rows = [
@@ -132,20 +157,23 @@ def _near_pairs(
         for i, (value, digits, pixels) in enumerate(zip(sha256, phash, thumb, strict=True))
         if digits and first[value] == i and pixels.count(pixels[0]) < len(pixels)
     ]
-    if len(rows) < 2:
-        return np.empty((0, 2), np.int64)
-    positions = np.asarray(rows, np.int64)
     hashes = np.frombuffer(bytes.fromhex("".join(phash[i] for i in rows)), ">u8").astype(np.uint64)
-    thumbs = np.frombuffer(b"".join(thumb[i] for i in rows), np.uint8).reshape(len(rows), -1)
-    pairs = like_hashes(hashes, distance)
-    return positions[pairs[_confirmed(thumbs, pairs)]]
+    thumbs = np.frombuffer(b"".join(thumb[i] for i in rows), np.uint8)
+    return _Comparable(np.asarray(rows, np.int64), hashes, thumbs.reshape(len(rows), -1 if rows else 0))
+
+
+def _near_pairs(
+    sha256: Sequence[str], phash: Sequence[str], thumb: Sequence[bytes], distance: int
+) -> np.ndarray:
+    """Return the confirmed pairs among the first images of each checksum, int64, shape (pairs, 2), sorted."""
+    images = _comparable(sha256, phash, thumb)
+    # What is not confirmed, most of it, is let go at once.
+    confirmed = [pairs[_confirmed(images.thumbs, pairs)] for pairs in _like_pairs(images.hashes, distance)]
+    return images.positions[_distinct(confirmed, len(images.hashes))]
 
 
 def like_hashes(hashes: np.ndarray, distance: int) -> np.ndarray:
     """Return all pairs i < j of 64-bit hashes that differ in at most ``distance`` bits.
-
-    Of ``distance + 1`` bands of bits at least one is equal in such a pair, so that only hashes within
-    one band's bucket are compared: sorted by the band, each with its neighbours ever further down.
 
     Parameters
     ----------
@@ -159,9 +187,17 @@ def like_hashes(hashes: np.ndarray, distance: int) -> np.ndarray:
     numpy.ndarray
         int64, shape (pairs, 2), sorted.
     """
+    return _distinct(_like_pairs(hashes, distance), len(hashes))
+
+
+def _like_pairs(hashes: np.ndarray, distance: int) -> Iterator[np.ndarray]:
+    """Yield the pairs of `like_hashes`, each at least once, never more than one for each hash at a time.
+
+    Of ``distance + 1`` bands of bits at least one is equal in such a pair, so that only hashes within
+    one band's bucket are compared: sorted by the band, each with its neighbours ever further down.
+    """
     count = len(hashes)
     edges = np.linspace(0, _HASH_BITS, distance + 2).astype(int)
-    found = [np.empty(0, np.int64)]
     for low, high in itertools.pairwise(edges):
         band = (hashes << np.uint64(_HASH_BITS - high)) >> np.uint64(_HASH_BITS - high + low)
         order = np.argsort(band, kind="stable")
@@ -171,11 +207,15 @@ def like_hashes(hashes: np.ndarray, distance: int) -> np.ndarray:
             at = at[: np.searchsorted(at, count - step)]
             at = at[keys[at] == keys[at + step]]
             near = at[np.bitwise_count(ordered[at] ^ ordered[at + step]) <= distance]
-            one, other = order[near], order[near + step]
-            found.append(np.minimum(one, other) * count + np.maximum(one, other))
+            if len(near):
+                yield np.sort(np.column_stack([order[near], order[near + step]]), axis=1)
             step += 1
-    codes = np.unique(np.concatenate(found))
-    return np.column_stack([codes // count, codes % count]) if count else np.empty((0, 2), np.int64)
+
+
+def _distinct(pairs: Iterable[np.ndarray], count: int) -> np.ndarray:
+    """Return pairs of numbers below ``count`` without repetitions, int64, shape (pairs, 2), sorted."""
+    codes = [np.empty(0, np.int64), *(some[:, 0] * count + some[:, 1] for some in pairs)]
+    return np.column_stack(np.divmod(np.unique(np.concatenate(codes)), max(count, 1)))
 
 
 def _confirmed(thumbs: np.ndarray, pairs: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Paths of images in a manifest: each a file of its own, none outside of the manifest's folder.
+"""Paths of images in a manifest: each a file of its own, none outside of the manifest's folder or its archives.
 
 Every folder is listed once and every link followed, so that a manifest of 170,000 rows takes a second or two.
 """
@@ -25,6 +25,44 @@ def image_problems(folder: Path, images: Sequence[str], lines: Sequence[int]) ->
     lines
         The line of each in the manifest.
     """
+    problems, inside = _well_formed(images, lines)
+    return problems + _file_problems(folder, inside)
+
+
+def path_problems(images: Sequence[str], lines: Sequence[int]) -> list[str]:
+    """Return what the paths themselves have wrong, wherever the images are (arguments as in `image_problems`)."""
+    return _well_formed(images, lines)[0]
+
+
+def archive_problems(
+    holders: Mapping[str, Sequence[str]], images: Sequence[str], lines: Sequence[int]
+) -> list[str]:
+    """Return what is wrong with images that lie in archives: besides their paths, that one is in none or in several.
+
+    Parameters
+    ----------
+    holders
+        The archives that hold each image, by its normal path.
+    images, lines
+        As in `image_problems`.
+    """
+    problems, inside = _well_formed(images, lines)
+    for image, line in inside.items():
+        found = holders.get(posixpath.normpath(image), [])
+        if not found:
+            problems.append(
+                f"row {line}, column 'image': {image!r} is in none of the archives that the cohort table names"
+                f"{_slash_hint(image)}; pack it, name its archive in the column 'shards', or delete the row"
+            )
+        elif len(found) > 1:
+            problems.append(
+                f"row {line}, column 'image': {image!r} is there {len(found)} times, in {', '.join(found)}; keep one of them"
+            )
+    return problems
+
+
+def _well_formed(images: Sequence[str], lines: Sequence[int]) -> tuple[list[str], dict[str, int]]:
+    """Return what is wrong with paths as such, and the line of each of the others."""
     problems = []
     first: dict[str, int] = {}
     inside: dict[str, int] = {}
@@ -37,7 +75,7 @@ def image_problems(folder: Path, images: Sequence[str], lines: Sequence[int]) ->
             problems.append(f"row {line}, column 'image': {fault}")
         else:
             inside[image] = line
-    return problems + _file_problems(folder, inside)
+    return problems, inside
 
 
 def _path_fault(image: str) -> str | None:

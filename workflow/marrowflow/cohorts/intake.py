@@ -1,7 +1,10 @@
 """Take a hospital's images in: read, fingerprint and measure each once, and say which are included.
 
     python -m marrowflow cohorts.intake --options '{"intake": {…}, "classes": […]}' \\
-        --cohort NAME --manifest PATH [--label-map PATH] --out inventory.parquet --threads N
+        --cohort NAME --manifest PATH [--label-map PATH] [--measured PATH …] --out inventory.parquet --threads N
+
+Images in archives were measured before, one archive at a time (``cohorts.measure``); ``--measured`` takes these tables, and
+the inventory is the same byte for byte as that of the same images in a folder.
 
 The inventory has one row a manifest row, in its order (see `COLUMNS`). Of an image's own metadata
 nothing travels on but the columns named there: no EXIF, no comment, no device serial number.
@@ -10,23 +13,20 @@ nothing travels on but the columns named there: no EXIF, no comment, no device s
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-import cv2
-import numpy as np
 import pandas as pd
 
-from marrowflow.cli import existing_file, progress, step_parser
-from marrowflow.cohorts.decode import Unreadable, decode
+from marrowflow.cli import existing_file, step_parser
 from marrowflow.cohorts.duplicates import cluster_inventory
 from marrowflow.cohorts.eligibility import EXCLUDED, INCLUDED, judge
+from marrowflow.cohorts.image_paths import archive_problems
 from marrowflow.cohorts.manifest import read_label_map, read_manifest
-from marrowflow.cohorts.quality import measure
+from marrowflow.cohorts.measured import read_measured
+from marrowflow.cohorts.taken import take_in
 from marrowflow.config import ClassName, Intake, Section, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_table
@@ -61,9 +61,6 @@ COLUMNS = {
 }
 """The inventory's columns and types; the manifest's others follow. Unreadable images have "", 0 and NaN."""
 
-# Small enough to keep all threads busy to the end, large enough that handing out costs nothing.
-_BATCH = 32
-
 
 class Options(Section):
     """The sections of the configuration that intake uses."""
@@ -72,43 +69,25 @@ class Options(Section):
     classes: list[ClassName]
 
 
-# A name of its own, because the class below has a field called bytes.
-_Thumb = bytes
-
-
-class Taken(NamedTuple):
-    """What one file gave, in the types of `COLUMNS`; ``unreadable`` is the reason or empty."""
-
-    sha256: str = ""
-    phash: str = ""
-    thumb: _Thumb = b""
-    width: int = 0
-    height: int = 0
-    channels: int = 0
-    bit_depth: int = 0
-    format: str = ""
-    orientation: int = 0
-    frames: int = 0
-    bytes: int = 0
-    focus: float = np.nan
-    brightness: float = np.nan
-    saturated: float = np.nan
-    unreadable: str = ""
-
-
 def main(argv: Sequence[str]) -> None:
     """Run the step."""
     parser = step_parser("cohorts.intake", "Check a manifest, read its images and write the inventory.")
     parser.add_argument("--cohort", required=True, help="the cohort's name")
     parser.add_argument("--manifest", required=True, type=existing_file, help="its manifest (CSV or TSV)")
     parser.add_argument("--label-map", type=existing_file, help="CSV with the columns label and class")
+    parser.add_argument(
+        "--measured",
+        type=existing_file,
+        nargs="*",
+        help="what was measured in each archive, if images are in archives",
+    )
     parser.add_argument("--out", required=True, type=Path, help="the inventory to write (.parquet)")
     parser.add_argument("--threads", type=int, default=1, help="images read at a time")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
-    # The decoders' own messages name no file; intake gives every unreadable one with its reason.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    inventory = make_inventory(args.cohort, args.manifest, options, args.label_map, args.threads)
+    inventory = make_inventory(
+        args.cohort, args.manifest, options, args.label_map, args.threads, measured=args.measured or ()
+    )
     _summarise(inventory, args.cohort)
     write_table(args.out, inventory)
 
@@ -120,10 +99,12 @@ def make_inventory(
     label_map: Path | None = None,
     threads: int = 1,
     labelled: bool = True,
+    measured: Sequence[Path] = (),
 ) -> pd.DataFrame:
     """Check the manifest, take its images in and return the inventory.
 
-    The result does not depend on ``threads``. Without ``labelled`` the manifest may have no column ``label``.
+    The result does not depend on ``threads``. Without ``labelled`` the manifest may have no column ``label``. With
+    ``measured``, the tables of `marrowflow.cohorts.measured` for all archives of the cohort, no image is read.
 
     Raises
     ------
@@ -132,9 +113,17 @@ def make_inventory(
         and ``on_unreadable`` is stop.
     """
     mapped = read_label_map(label_map, options.classes) if label_map else {}
-    table = read_manifest(manifest, options.classes, mapped, options.intake.allow_identifiers, labelled)
-    files = [manifest.parent / image for image in table["image"]]
-    table = pd.concat([table, take_in(files, threads, f"intake {cohort}")], axis=1)
+    archives = read_measured(measured) if measured else None
+    look_up = partial(archive_problems, archives.holders) if archives else None
+    table = read_manifest(
+        manifest, options.classes, mapped, options.intake.allow_identifiers, labelled, look_up
+    )
+    if archives:
+        taken = archives.rows_of(table["image"])
+    else:
+        files = [manifest.parent / image for image in table["image"]]
+        taken = take_in(files, threads, f"intake {cohort}")
+    table = pd.concat([table, taken], axis=1)
     _stop_on_unreadable(table, options.intake, manifest)
     table = pd.concat([table, judge(table, options.intake)], axis=1)
     table["cohort"] = cohort
@@ -143,53 +132,6 @@ def make_inventory(
     _refuse_empty(table, manifest)
     others = [name for name in table.columns if name not in COLUMNS and name != "unreadable"]
     return table[[*COLUMNS, *others]].astype(COLUMNS)
-
-
-def take_in(files: Sequence[Path], threads: int = 1, what: str = "intake") -> pd.DataFrame:
-    """Read, fingerprint and measure each file once; return the fields of `Taken`, one row a file.
-
-    Memory is bounded by one decoded image a thread. Progress is shown under the name ``what``.
-    """
-    # Images are what is done side by side; OpenCV's own threads would only contend.
-    cv2.setNumThreads(1)
-    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        done = itertools.chain.from_iterable(pool.map(_take_batch, batches))
-        taken = list(progress(done, what, total=len(files), unit="images"))
-    return pd.DataFrame(taken, columns=list(Taken._fields))
-
-
-def _take_batch(files: Sequence[Path]) -> list[Taken]:
-    return [_take_one(path) for path in files]
-
-
-def _take_one(path: Path) -> Taken:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        return Taken(unreadable=f"cannot be opened ({error.strerror})")
-    checksum = hashlib.sha256(data).hexdigest()
-    try:
-        image = decode(data)
-    except Unreadable as error:
-        return Taken(sha256=checksum, bytes=len(data), unreadable=str(error))
-    quality = measure(image.pixels)
-    return Taken(
-        sha256=checksum,
-        phash=f"{quality.phash:016x}",
-        thumb=quality.thumb,
-        width=image.width,
-        height=image.height,
-        channels=image.channels,
-        bit_depth=image.bit_depth,
-        format=image.format,
-        orientation=image.orientation,
-        frames=image.frames,
-        bytes=len(data),
-        focus=quality.focus,
-        brightness=quality.brightness,
-        saturated=quality.saturated,
-    )
 
 
 def _stop_on_unreadable(table: pd.DataFrame, intake: Intake, manifest: Path) -> None:

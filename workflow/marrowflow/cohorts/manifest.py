@@ -1,6 +1,6 @@
 """A hospital's manifest: one row an image, checked whole before the first image is opened.
 
-A manifest is CSV or TSV in UTF-8 and stands beside its images:
+A manifest is CSV or TSV in UTF-8 and stands beside its images, or beside the TAR archives that hold them:
 
 ================  ==========================================================================
 image             path relative to the manifest, ``/`` between folders
@@ -27,6 +27,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -79,6 +80,9 @@ RESERVED = (
 """Columns that intake adds, or uses on its way; a manifest's own of the same name are kept as ``manifest_<name>``."""
 
 OLDEST = 130.0
+LookUp = Callable[[Sequence[str], Sequence[int]], list[str]]
+"""Paths of images and their lines → what is wrong with them, one sentence each."""
+
 _SEXES = {"f": "female", "m": "male", "o": "other", "u": "unknown"}
 
 
@@ -88,6 +92,7 @@ def read_manifest(
     label_map: Mapping[str, str] | None = None,
     allow_identifiers: Iterable[str] = (),
     labelled: bool = True,
+    look_up: LookUp | None = None,
 ) -> pd.DataFrame:
     """Read and check a manifest.
 
@@ -103,6 +108,9 @@ def read_manifest(
         Columns that are kept though their names look identifying.
     labelled
         False lets the column ``label`` be left out: the reference standard of all cases is then missing.
+    look_up
+        What tells the faults of the images' paths and of what they lead to; as files below the manifest's folder if it
+        is left out.
 
     Returns
     -------
@@ -138,7 +146,7 @@ def read_manifest(
     ]
     status = _reference_status(cells, len(table.rows))
     problems += [
-        *image_problems(path.parent, cells["image"], table.lines),
+        *(look_up or partial(image_problems, path.parent))(cells["image"], table.lines),
         *_label_problems(cells["label"], status, table.lines, classes, label_map or {}),
         *_patient_problems(cells, table.lines),
         *_typed_problems(cells, table.lines),
@@ -146,6 +154,20 @@ def read_manifest(
     if problems:
         raise UserError(enumerate_problems(f"{path} cannot be used:", problems))
     return _typed(cells, status, label_map or {})
+
+
+def read_images(path: Path) -> tuple[list[str], list[int]]:
+    """Return the images that a manifest lists, as it writes them, and the line of each; nothing else is checked.
+
+    Raises
+    ------
+    UserError
+        The manifest cannot be read, or has no column ``image``.
+    """
+    table = read_delimited(path)
+    if "image" not in table.header:
+        raise UserError(f"{path}, row 1: column 'image' is missing; found: {', '.join(table.header)}")
+    return table.column("image"), table.lines
 
 
 def read_label_map(path: Path, classes: Sequence[str]) -> dict[str, str]:

@@ -15,19 +15,21 @@ Measured at 224×224, 64 rows at random, against other formats: an .npy map give
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
 from marrowflow.errors import UserError, enumerate_problems
-from marrowflow.files import sha256_of, write_json, write_table
+from marrowflow.files import disk_errors_told, make_folder, note_written, sha256_of, write_json, write_table
 
 PIXELS, INDEX, ABOUT = "pixels.npy", "index.parquet", "store.json"
 _REMEDY = "its writer was stopped or the folder was changed by hand; delete the folder and run again"
@@ -196,7 +198,7 @@ class StoreWriter:
     folder
         Of the store; made if missing.
     case_ids
-        Of the rows, in order; at least one.
+        Of the rows, in order; none for a part of a store whose archive holds no readable image.
     size
         Side of the images in pixels.
     about
@@ -204,8 +206,6 @@ class StoreWriter:
     """
 
     def __init__(self, folder: Path, case_ids: Sequence[str], size: int, about: Mapping[str, Any]) -> None:
-        if not len(case_ids):
-            raise ValueError("a store needs at least one case")
         self.folder = Path(folder)
         self.case_ids = list(case_ids)
         self.shape = (len(self.case_ids), size, size, 3)
@@ -215,13 +215,39 @@ class StoreWriter:
         self.beside = self.folder / ".pixels.part.npy"
 
     def __enter__(self) -> StoreWriter:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = self.beside.open("wb")
+        make_folder(self.folder, self.folder / PIXELS)
         header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
-        self._file.flush()
-        self._start = self._file.tell()
+        with disk_errors_told(self.folder / PIXELS):
+            self._file = self._opened()
+        try:
+            with disk_errors_told(self.folder / PIXELS):
+                np.lib.format.write_array_header_1_0(self._file, header)
+                self._file.flush()
+                self._start = self._file.tell()
+        except BaseException:
+            self._drop()
+            raise
         return self
+
+    def _opened(self) -> BinaryIO:
+        """Open the file beside, empty, for this writer alone: two at a time would mix their pixels."""
+        while True:
+            file = os.fdopen(os.open(self.beside, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise UserError(
+                    f"{self.folder / PIXELS} is being written by another process: let that end, or stop it, then run the same "
+                    "command again"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            # What another writer renamed meanwhile is its store.
+            if self.beside.exists() and self.beside.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                file.truncate(0)
+                return file
+            file.close()
 
     def put(self, row: int, image: np.ndarray, flag: str = "") -> None:
         """Write one image, uint8 [S, S, 3], and its flag. Safe from several threads for different rows."""
@@ -232,9 +258,10 @@ class StoreWriter:
         # Written, not mapped: a full disk is then an error here and not a bus error that ends the process.
         data = np.ascontiguousarray(image).data.cast("B")
         place = self._start + row * image.size
-        while data:
-            written = os.pwrite(self._file.fileno(), data, place)
-            data, place = data[written:], place + written
+        with disk_errors_told(self.folder / PIXELS):
+            while data:
+                written = os.pwrite(self._file.fileno(), data, place)
+                data, place = data[written:], place + written
         self.flags[row] = flag
 
     def __exit__(
@@ -242,9 +269,16 @@ class StoreWriter:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
+                with disk_errors_told(self.folder / PIXELS):
+                    self._finish()
         finally:
-            self._file.close()
+            with suppress(OSError):
+                self._file.close()
+            self._drop()
+
+    def _drop(self) -> None:
+        """Remove what is not the store. Where even that fails, what failed before is what the user must read."""
+        with suppress(OSError):
             self.beside.unlink(missing_ok=True)
 
     def _finish(self) -> None:
@@ -259,6 +293,7 @@ class StoreWriter:
         index = pd.DataFrame(
             {"case_id": self.case_ids, "row": np.arange(len(self.case_ids)), "flag": self.flags}
         )
+        note_written(self.folder / PIXELS)
         write_table(self.folder / INDEX, index)
         about = {
             **self.about,

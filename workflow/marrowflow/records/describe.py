@@ -130,7 +130,7 @@ def _copy_sources(project: Path, table: Path, cohorts: Sequence[Cohort], names: 
     for source in (project / "Snakefile", *sorted((project / "workflow/rules").glob("*.smk"))):
         write_text(folder / source.relative_to(project), source.read_text(encoding="utf-8"))
     text = table.read_text(encoding="utf-8-sig")
-    for manifest in {cohort.manifest.as_posix() for cohort in cohorts}:
+    for manifest in {cohort.manifest for cohort in cohorts}:
         if not is_inside(manifest):
             text = text.replace(manifest, names.of(manifest))
     write_text(folder / "cohorts.tsv", text)

@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from marrowflow.cohorts.places import is_remote
 from marrowflow.errors import UserError
 from marrowflow.provenance import code_digest
 
@@ -213,15 +214,23 @@ def _job(made: Sequence[tuple[str, dict[str, Any]]]) -> Job:
         options=_options(command),
         started=min(starts, default=None),
         ended=max(ends, default=None),
-        read=_checksums(record.get("input_checksums") or {}),
+        read=_checksums(record.get("input_checksums") or {}, record.get("input") or ()),
         environment=_environment(record),
     )
     return _with_parameters(job, record.get("params") or [])
 
 
-def _checksums(recorded: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of inputs; other kinds of checksums are left out."""
-    pairs = ((path, str(value).partition(":")) for path, value in recorded.items())
+def _checksums(recorded: Mapping[str, Any], inputs: Iterable[str]) -> dict[str, str]:
+    """Return the SHA-256 of inputs; other kinds of checksums are left out.
+
+    Of what was fetched from elsewhere Snakemake records the checksum under the path of the copy, and the input by its URL.
+    """
+    urls = {url.partition("://")[2]: url for url in inputs if is_remote(url)}
+
+    def named(path: str) -> str:
+        return next((url for rest, url in urls.items() if path.endswith(f"/{rest}")), path)
+
+    pairs = ((named(path), str(value).partition(":")) for path, value in recorded.items())
     return {path: digest for path, (kind, _, digest) in pairs if kind == "sha256"}
 
 

@@ -1,7 +1,7 @@
 """The lineage of a study's files: each with its checksum and the job that made it, down to the files that nobody made.
 
 A file's name here is its path below the study's folder of results, or, of what was read from elsewhere, below the
-project; percent-encoded, so that it can stand in a link (``lineage.html#accuracy/sound/…/metrics.csv``) as it is.
+project, or its URL; percent-encoded, so that it can stand in a link (``lineage.html#accuracy/sound/…/metrics.csv``) as it is.
 Where a file outside the project lies is nobody's business: it goes by its checksum and its last name.
 """
 
@@ -21,6 +21,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from marrowflow.cli import progress
+from marrowflow.cohorts.places import is_remote
 from marrowflow.files import sha256_of
 from marrowflow.records.benchmarks import NOT_MEASURED, Cost, benchmark_of, read_cost
 from marrowflow.records.jobs import Job, Jobs
@@ -49,6 +50,7 @@ COLUMNS = [
 
 # What jobs keep for themselves: messages and costs stand with their job, the others are no results.
 LEFT_OUT = ("benchmarks", "features", "logs", "state")
+_PASSED_ON = "state"
 # A folder of more files than this (augmented pictures) is one row.
 _MOST_IN_A_FOLDER = 500
 
@@ -65,7 +67,8 @@ class Entry:
         As Snakemake writes it.
     digest_of
         What `sha256` was taken of: ``file``; ``folder`` (lines ``<sha256>  <name>`` of its files, sorted by name);
-        ``store.json`` (packed pixels, whose checksum was taken when they were written); empty when there is none.
+        ``store.json`` (packed pixels, whose checksum was taken when they were written); ``fetched copy`` (what a job read
+        of a remote file); empty when there is none.
     size
         Bytes; None when the file is gone.
     job
@@ -210,6 +213,10 @@ def trace(jobs: Jobs, root: Path, targets: Iterable[str], unwritten: Iterable[st
             taken = _Taken(note="written after this table; its checksum stands in ro-crate-metadata.json")
         elif path in folders - large:
             taken = _Taken(note="a folder, whose files have rows of their own")
+        elif is_remote(path):
+            taken = _fetched({read for _, read in readings[path]})
+        elif path.startswith(f"{root.as_posix()}/{_PASSED_ON}/") and not Path(path).exists():
+            taken = _Taken(note="handed from job to job and not kept")
         else:
             taken = _take(Path(path))
         note = taken.note
@@ -266,6 +273,16 @@ def _take(path: Path) -> _Taken:
     size = path.stat().st_size
     packed = _packed_digest(path) if path.name == "pixels.npy" else None
     return _Taken(packed, "store.json", size) if packed else _Taken(sha256_of(path), "file", size)
+
+
+def _fetched(digests: set[str]) -> _Taken:
+    """Return what is known of a remote file: what the jobs read of it, when they did."""
+    where = "on remote storage; not kept here"
+    if len(digests) == 1:
+        return _Taken(next(iter(digests)), "fetched copy", note=where)
+    return _Taken(
+        note=f"{where}; " + ("changed between the jobs that read it" if digests else "no checksum was taken")
+    )
 
 
 def _packed_digest(pixels: Path) -> str | None:

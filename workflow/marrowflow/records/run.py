@@ -183,7 +183,7 @@ def _inputs(study: Study, cohorts: Sequence[Cohort], lineage: Lineage, root: Pat
     found["cohorts"] = {
         cohort.name: {
             "role": cohort.role,
-            "manifest": _file(cohort.manifest.as_posix(), lineage),
+            "manifest": _file(cohort.manifest, lineage),
             "images": images_of(root / "cohorts" / cohort.name / "inventory.parquet"),
         }
         for cohort in cohorts

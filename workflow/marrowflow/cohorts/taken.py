@@ -1,0 +1,120 @@
+"""What intake takes of an image: fingerprints and measures, the same wherever its bytes come from."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from marrowflow.cli import progress
+from marrowflow.cohorts.decode import Unreadable, decode
+from marrowflow.cohorts.quality import measure
+from marrowflow.errors import UserError
+
+# Small enough to keep all threads busy to the end, large enough that handing out costs nothing.
+_BATCH = 32
+_ROWS = 4096
+
+
+# It was there when the manifest was checked. To exclude what a lost disk held would make another study, in silence.
+_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.EIO}
+
+
+class Source(Protocol):
+    """A file on disk (`pathlib.Path`) or in an archive (`marrowflow.cohorts.archive.Member`)."""
+
+    def read_bytes(self) -> bytes:
+        """Return the file's bytes, or raise OSError."""
+        ...
+
+
+# A name of its own, because the class below has a field called bytes.
+_Thumb = bytes
+
+
+class Taken(NamedTuple):
+    """What one file gave, in the types of the inventory's columns; ``unreadable`` is the reason or empty."""
+
+    sha256: str = ""
+    phash: str = ""
+    thumb: _Thumb = b""
+    width: int = 0
+    height: int = 0
+    channels: int = 0
+    bit_depth: int = 0
+    format: str = ""
+    orientation: int = 0
+    frames: int = 0
+    bytes: int = 0
+    focus: float = np.nan
+    brightness: float = np.nan
+    saturated: float = np.nan
+    unreadable: str = ""
+
+
+FIELDS = list(Taken._fields)
+
+
+def take_in(files: Sequence[Source], threads: int = 1, what: str = "intake") -> pd.DataFrame:
+    """Read, fingerprint and measure each file once; return the fields of `Taken`, one row a file.
+
+    Memory is bounded by one decoded image a thread. Progress is shown under the name ``what``.
+    """
+    # The decoders' own messages name no file; intake gives every unreadable one with its reason.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    # Images are what is done side by side; OpenCV's own threads would only contend.
+    cv2.setNumThreads(1)
+    batches = [files[start : start + _BATCH] for start in range(0, len(files), _BATCH)]
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        done = itertools.chain.from_iterable(pool.map(_take_batch, batches))
+        taken = iter(progress(done, what, total=len(files), unit="images"))
+        # As columns, a row takes two thirds of the memory that it takes as a tuple.
+        parts = [pd.DataFrame([], columns=FIELDS)]
+        while rows := list(itertools.islice(taken, _ROWS)):
+            parts.append(pd.DataFrame(rows, columns=FIELDS))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def _take_batch(files: Sequence[Source]) -> list[Taken]:
+    return [_take_one(file) for file in files]
+
+
+def _take_one(file: Source) -> Taken:
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        if error.errno in _GONE:
+            raise UserError(
+                f"image {file} cannot be read any more ({error.strerror}): was its folder moved, or its disk unmounted? Bring it "
+                "back, or give the reason in the manifest's column 'eligible', then run the same command again"
+            ) from error
+        return Taken(unreadable=f"cannot be opened ({error.strerror})")
+    checksum = hashlib.sha256(data).hexdigest()
+    try:
+        image = decode(data)
+    except Unreadable as error:
+        return Taken(sha256=checksum, bytes=len(data), unreadable=str(error))
+    quality = measure(image.pixels)
+    return Taken(
+        sha256=checksum,
+        phash=f"{quality.phash:016x}",
+        thumb=quality.thumb,
+        width=image.width,
+        height=image.height,
+        channels=image.channels,
+        bit_depth=image.bit_depth,
+        format=image.format,
+        orientation=image.orientation,
+        frames=image.frames,
+        bytes=len(data),
+        focus=quality.focus,
+        brightness=quality.brightness,
+        saturated=quality.saturated,
+    )
