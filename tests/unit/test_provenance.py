@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from marrowflow import provenance
 from marrowflow.errors import UserError
 from marrowflow.provenance import PACKAGE, code_digest, sources_of
 
@@ -40,6 +41,62 @@ def edit(package, name, text="changed = True\n"):
 def test_sources_are_the_module_and_all_it_imports(package):
     names = [p.relative_to(package).as_posix() for p in sources_of("learning.train", package)]
     assert names == ["far.py", "learning/__init__.py", "learning/batches.py", "learning/train.py"]
+
+
+NESTED = """
+import marro.m00
+def f():
+    class C:
+        import marro.m01
+        async def g(self):
+            from marro import m02
+            return m02
+if True:
+    pass
+elif True:
+    from . import m03
+else:
+    from .. import nowhere
+try:
+    import marro.m04
+except ImportError:
+    import marro.m05
+else:
+    import marro.m06
+finally:
+    import marro.m07
+with open("x") as x:
+    import marro.m08
+for i in ():
+    import marro.m09
+else:
+    import marro.m10
+while True:
+    import marro.m11
+match 1:
+    case 1:
+        import marro.m12
+"""
+
+
+def test_imports_are_found_wherever_a_statement_may_stand(package):
+    names = [f"m{i:02}.py" for i in range(13)]
+    for name in names:
+        (package / name).write_text("")
+    (package / "nested.py").write_text(NESTED)
+    assert [p.name for p in sources_of("nested", package)] == [*names, "nested.py"]
+
+
+def test_a_text_is_read_for_its_imports_once_however_many_steps_share_it(package):
+    """Planning asks for the digests of forty steps; an edited text is another text."""
+    provenance._imported_names.cache_clear()
+    for module in ("learning.train", "learning.batches", "learning.train"):
+        code_digest(module, package)
+    # train, batches, far and the empty __init__ of their folder
+    assert provenance._imported_names.cache_info().misses == 4
+    edit(package, "far.py", "import marro.alone\n")
+    assert package / "alone.py" in sources_of("learning.train", package)
+    assert provenance._imported_names.cache_info().misses == 6
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from marrowflow.errors import UserError
@@ -53,59 +54,68 @@ def code_digest(module: str, package: Path = PACKAGE) -> str:
 
 def sources_of(module: str, package: Path = PACKAGE) -> list[Path]:
     """Return the files that `code_digest` reads for a module, sorted."""
-    parts = module.split(".")
-    if _file_of(parts, package) is None:
+    name = tuple(module.split("."))
+    if _file_of(name, package) is None:
         raise UserError(f"there is no module {package.name}.{module} in {package}")
+    not_followed = {package / file for file in NOT_FOLLOWED}
     found: set[Path] = set()
-    waiting = list(_files_on_the_way(parts, package))
+    seen: set[tuple[str, ...]] = {()}
+    waiting = [name]
     while waiting:
-        path = waiting.pop()
-        if path in found or path in {package / name for name in NOT_FOLLOWED}:
+        target = waiting.pop()
+        if target in seen:
+            continue
+        seen.add(target)
+        # Importing a.b.c runs a and a.b as well.
+        waiting.append(target[:-1])
+        path = _file_of(target, package)
+        if path is None or path in not_followed:
             continue
         found.add(path)
-        found.update(_data_beside(path, package))
-        waiting.extend(_imports(path, package))
+        # Both for a module and for an __init__, relative imports start at its folder.
+        folder = path.relative_to(package).parts[:-1]
+        waiting.extend(_imported_names(path.read_bytes(), folder, package.name))
+    for beside in {path.parent for path in found} - {package}:
+        found.update(_data_in(beside))
     return sorted(found)
 
 
-def _imports(path: Path, package: Path) -> Iterable[Path]:
-    """Yield the package's files that a file imports."""
-    here = path.relative_to(package).with_suffix("").parts
-    folder = here[:-1]  # both for a module and for an __init__, relative imports start at its folder
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+# Kept by content, never by name or time: Snakemake asks for the digests of forty steps, which share most of their files.
+@cache
+def _imported_names(source: bytes, folder: tuple[str, ...], package: str) -> tuple[tuple[str, ...], ...]:
+    """Return what a file's text imports of the package, each as parts below it; a name may be no module."""
+    found: dict[tuple[str, ...], None] = {}
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name.split(".") for alias in node.names]
-            targets = [name[1:] for name in names if name[0] == package.name]
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+            found |= dict.fromkeys(name[1:] for name in names if name[0] == package)
         elif isinstance(node, ast.ImportFrom):
-            base = _base_of(node, folder, package.name)
-            if base is None:
-                continue
-            targets = [base, *([*base, alias.name] for alias in node.names)]
-        else:
-            continue
-        for target in targets:
-            yield from _files_on_the_way(target, package)
+            base = _base_of(node, folder, package)
+            if base is not None:
+                found |= dict.fromkeys([base, *((*base, alias.name) for alias in node.names)])
+    return tuple(found)
 
 
-def _files_on_the_way(parts: Sequence[str], package: Path) -> Iterable[Path]:
-    """Yield the files that importing ``a.b.c`` runs: those of ``a``, ``a.b`` and ``a.b.c``."""
-    for depth in range(1, len(parts) + 1):
-        file = _file_of(parts[:depth], package)
-        if file is not None:
-            yield file
+def _statements(tree: ast.AST) -> Iterable[ast.AST]:
+    """Yield all statements at any depth; expressions, most of a tree, hold no imports and are passed over."""
+    waiting = [tree]
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(node, (ast.stmt, ast.excepthandler, ast.match_case)):
+                waiting.append(node)
+                yield node
 
 
-def _base_of(node: ast.ImportFrom, folder: tuple[str, ...], package: str) -> list[str] | None:
+def _base_of(node: ast.ImportFrom, folder: tuple[str, ...], package: str) -> tuple[str, ...] | None:
     """Return where ``from X import …`` looks, as parts below the package; None for other packages."""
-    parts = node.module.split(".") if node.module else []
+    parts = tuple(node.module.split(".")) if node.module else ()
     if node.level:
-        return [*folder[: len(folder) - node.level + 1], *parts]
+        return (*folder[: len(folder) - node.level + 1], *parts)
     return parts[1:] if parts and parts[0] == package else None
 
 
 def _file_of(parts: Sequence[str], package: Path) -> Path | None:
-    if not parts:
-        return None
+    """Return the file of a module or of a folder of modules; None where there is none of this name."""
     path = package.joinpath(*parts)
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
         if candidate.is_file():
@@ -113,8 +123,6 @@ def _file_of(parts: Sequence[str], package: Path) -> Path | None:
     return None
 
 
-def _data_beside(path: Path, package: Path) -> list[Path]:
-    """Return the templates below a module's folder; none for the package's own folder."""
-    if path.parent == package:
-        return []
-    return [f for f in path.parent.rglob("*") if f.suffix in TEMPLATES and not f.name.startswith(".")]
+def _data_in(folder: Path) -> Iterable[Path]:
+    """Yield the templates below a folder of modules; those of the package's own folder belong to no module."""
+    return (f for f in folder.rglob("*") if f.suffix in TEMPLATES and not f.name.startswith("."))

@@ -1,4 +1,5 @@
 import json
+import weakref
 
 import pandas as pd
 import pytest
@@ -6,7 +7,7 @@ from split_inventories import copy_image, inventory, patients
 
 from marrowflow.config import AsPublished, Augmentation, Splits
 from marrowflow.errors import UserError
-from marrowflow.splits.leakage import check_folds, main
+from marrowflow.splits.leakage import PlanFiles, check_folds, main
 from marrowflow.splits.partition import partition
 
 CLASSES = ["healthy", "AML"]
@@ -193,6 +194,35 @@ def test_command_line_writes_no_gate_on_a_hit(folds, cases, tmp_path):
         "near_duplicates": 0,
         "patients": 0,
     }
+
+
+def test_one_plan_is_in_memory_at_a_time(folds, cases, tmp_path, monkeypatch):
+    """Whatever the number of folds: together the plans of a large study would not fit."""
+    paths = [tmp_path / f"plan{fold}.parquet" for fold in range(4)]
+    for fold, path in enumerate(paths):
+        plan = folds[(folds["fold"] == fold) & (folds["partition"] == "train")]
+        pd.concat([plan, plan]).to_parquet(path)
+    read, living, most = PlanFiles.__getitem__, weakref.WeakSet(), []
+
+    class Plan(pd.DataFrame):
+        __hash__ = object.__hash__
+
+    def counted(self, fold):
+        plan = Plan(read(self, fold))
+        assert list(plan.columns) == ["case_id", "partition"]
+        living.add(plan)
+        most.append(len(living))
+        return plan
+
+    monkeypatch.setattr(PlanFiles, "__getitem__", counted)
+    gate = check_folds(folds, cases, 3, "sound", plans=PlanFiles(paths, ["case_id", "partition"]))
+    assert len(most) == 4
+    # The last one is let go when the next has come.
+    assert max(most) <= 2
+    sizes = folds[folds["partition"] == "train"].groupby("fold").size()
+    assert [(p["fold"], p["n_samples"], p["n_parents"]) for p in gate["plans"]] == [
+        (fold, 2 * n, n) for fold, n in sizes.items()
+    ]
 
 
 def test_a_case_that_was_left_out_is_noticed(folds, cases):

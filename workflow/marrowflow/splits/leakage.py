@@ -25,7 +25,8 @@ on two sides. ``gate.json`` holds::
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -84,20 +85,21 @@ def check_folds(
     tested_once
         Stop unless every case is tested exactly once over the folds.
     plans
-        Augmentation plans by fold.
+        Augmentation plans by fold; one is asked for at a time.
 
     Raises
     ------
     UserError
         With examples of everything that was found.
     """
-    plans = plans or {}
     # Only a published rule may divide samples: whatever the table says, a sound one has each image once.
     divides_samples = protocol == "as_published" and set(SAMPLE) <= set(folds)
     unit = ["case_id", *SAMPLE] if divides_samples else ["case_id"]
     problems = _misplaced(folds, cases, tested_once, unit)
-    for fold, plan in plans.items():
+    planned = []
+    for fold, plan in (plans or {}).items():
         problems += _strange_rows(folds, fold, plan, unit)
+        planned.append({"fold": fold, "n_samples": len(plan), "n_parents": int(plan["case_id"].nunique())})
     if problems:
         raise UserError(enumerate_problems("the folds cannot be trained on:", problems))
     identity = cases[["case_id", "patient_id", "sha256"]].assign(cluster=cluster_inventory(cases, distance))
@@ -124,11 +126,24 @@ def check_folds(
             for (kind, column), rows in zip(kinds.items(), crossing.values(), strict=True)
         },
         "folds": [_fold_counts(rows, kinds, crossing) for _, rows in sides.groupby("fold")],
-        "plans": [
-            {"fold": fold, "n_samples": len(plan), "n_parents": int(plan["case_id"].nunique())}
-            for fold, plan in sorted(plans.items())
-        ],
+        "plans": sorted(planned, key=itemgetter("fold")),
     }
+
+
+class PlanFiles(Mapping[int, pd.DataFrame]):
+    """Some columns of the plans of fold 0, of fold 1, …: each is read when it is asked for, as they may not fit the memory together."""
+
+    def __init__(self, paths: Sequence[Path], columns: Sequence[str]) -> None:
+        self._paths, self._columns = paths, list(columns)
+
+    def __getitem__(self, fold: int) -> pd.DataFrame:
+        return pd.read_parquet(self._paths[fold], columns=self._columns)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._paths)))
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -164,7 +179,7 @@ def main(argv: Sequence[str]) -> None:
         options.distance,
         args.protocol,
         tested_once=rule is not None and rule.scheme == "kfold",
-        plans={fold: pd.read_parquet(path) for fold, path in enumerate(args.plans)},
+        plans=PlanFiles(args.plans, [name for name in ("case_id", *SAMPLE, "partition") if name in folds]),
     )
     found = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in gate["leaks"].items())
     log.info("%s: %s on two sides of a fold", args.protocol, found)
@@ -201,7 +216,9 @@ def _strange_rows(folds: pd.DataFrame, fold: int, plan: pd.DataFrame, unit: Sequ
     """
     of_samples = len(unit) > 1
     here = folds.loc[folds["fold"] == fold, [*unit, "partition"]]
-    both = plan[[*unit, "partition"]].merge(here, on=list(unit), how="outer", suffixes=("", "_there"))
+    # Of images, a row for all copies of one: they have one place each.
+    sides = plan[[*unit, "partition"]].drop_duplicates()
+    both = sides.merge(here, on=list(unit), how="outer", suffixes=("", "_there"))
     both = both.fillna({"partition": "", "partition_there": "no case"})
     planned, lacking = both[both["partition"] != ""], both[both["partition"] == ""]
     wrong = planned["partition"] != planned["partition_there"]
