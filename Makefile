@@ -1,9 +1,14 @@
 # make demo    set up, paint the demo smears, run the demo study, print where the report is
+# make explain set up, say in words what `make demo` would run, and why; ARGS="--configfile my_study.yaml" for another study
 # make test    set up, check style and types, run all tests
 # make bench   set up, measure ours against named peers and limits
+# make bench-scale  set up, take 171,374 painted cells in 12 hospitals through the rules (12 GB in the temporary folder); docs/scale.md
 # make coverage  simulate how often the intervals cover the truth (docs/coverage.csv)
 # make lint    set up, check style and types only
 # make docs    write the configuration's schema and reference anew from its models
+# make test-environments  set up, make each rule's own environment and run its code there, all but PyTorch's
+# make test-environments-torch  run a small study whole, each rule in its own environment (12 GB in the temporary folder)
+# make test-slurm  set up, run the demo study through a SLURM of this machine's own, and let jobs fail there (root)
 # make real    set up, convert ../shared/data and run the three studies of real smears
 # make clean   remove what the demo made (results/demo, resources/demo/*/)
 
@@ -20,7 +25,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Steps that draw do so without a screen.
 export MPLBACKEND := Agg
 
-.PHONY: demo test bench coverage lint docs real clean
+.PHONY: demo explain test test-slurm test-environments test-environments-torch bench bench-scale coverage lint docs real clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt requirements-dev.txt
@@ -38,8 +43,24 @@ demo: $(VENV)/installed
 	@echo "The study's report:  $(CURDIR)/results/demo/report/index.html"
 	@for page in results/demo/external/*/report.html; do echo "External validation: $(CURDIR)/$$page"; done
 
+explain: $(VENV)/installed
+	@python -m marrowflow explain -- --cores $(CORES) $(ARGS)
+
+# A test's own arithmetic takes one core, since others run beside it; the jobs of a workflow take the threads that their rules name.
 test: lint
-	pytest
+	OMP_NUM_THREADS=1 pytest --numprocesses $(CORES) --maxprocesses 4 --dist worksteal --durations 25
+
+# With conda's stand-in, which lies beside the checkout or not: where it does not, both say that they skipped.
+test-environments: $(VENV)/installed
+	pytest tests/environments/test_own_environments.py
+
+test-environments-torch: $(VENV)/installed
+	pytest tests/environments/test_torch_environments.py
+
+# With a SLURM that is installed and started here, by root, from beside the checkout: where that cannot be, it says so.
+test-slurm: $(VENV)/installed
+	pytest tests/slurm
+	python tests/benchmarks/bench_slurm.py
 
 lint: $(VENV)/installed
 	ruff check .
@@ -63,6 +84,9 @@ bench: $(VENV)/installed $(PEERS)/installed
 	  echo; echo "== $$script"; python $$script || exit 1; done
 	@echo; echo "== tests/benchmarks/bench_peers.py"
 	@PYTHONPATH=workflow $(PEERS)/bin/python tests/benchmarks/bench_peers.py
+
+bench-scale: $(VENV)/installed
+	python tests/benchmarks/bench_scale.py --images 10000 50000 171374 --write docs/scale.md
 
 coverage: $(VENV)/installed
 	python tests/benchmarks/simulate_coverage.py --simulations 10000 --out docs/coverage.csv

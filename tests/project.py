@@ -11,7 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "config.yaml", "profiles", "workflow", "envs", "resources")
-LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*.part*")
+# What is compiled or half written, and what a dry run beside us may be writing.
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*.part*", "iocache")
 
 # The line that the README tells a newcomer to add.
 DELTA = "delta\texternal\tresources/demo/delta/manifest.csv\tHospital D (painted)\tpainted by this project\n"

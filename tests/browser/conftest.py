@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -76,6 +77,13 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
 
 @pytest.fixture(scope="session")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(once: Callable[[str, Callable[[Path], object]], Path]) -> dict[str, Path]:
     """Paths of all pages by name."""
-    return write_pages(tmp_path_factory.mktemp)
+
+    def write(folder: Path) -> None:
+        paths = write_pages(lambda name: folder / name)
+        places = {name: str(path.relative_to(folder)) for name, path in paths.items()}
+        (folder / "pages.json").write_text(json.dumps(places))
+
+    folder = once("pages", write)
+    return {name: folder / place for name, place in json.loads((folder / "pages.json").read_text()).items()}
