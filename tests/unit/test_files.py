@@ -82,6 +82,26 @@ def test_the_command_line_lists_its_steps_and_refuses_others():
     assert "no step named 'statistics.acuracy'" in unknown.stderr
 
 
+def test_explain_needs_no_package_but_snakemake():
+    """Where each rule has its own environment, Snakemake is alone in the one that a user calls."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "marrowflow", "explain", "--help"],  # no site-packages
+        cwd=WORKFLOW,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "nothing is run" in done.stdout, done.stderr
+
+
+def test_what_answers_on_the_terminal_writes_no_log():
+    done = run_step("reference", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    refused = run_step("lineage", "nowhere/results.csv", "--results", "nowhere")
+    assert refused.returncode != 0
+    assert "took" not in refused.stderr
+
+
 def test_a_users_error_is_one_message_without_a_traceback():
     failed = run_step("statistics.accuracy", "--predictions", "nowhere.csv", "--options", "{}", "--out", "x")
     assert failed.returncode != 0

@@ -9,19 +9,17 @@ from __future__ import annotations
 import ast
 import gc
 import importlib
+import logging
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
-from marrowflow.cli import start_logging
 from marrowflow.errors import UserError
-from marrowflow.orphan import end_with_run
-from marrowflow.step_log import StepLog, Terminated, ending_in_order, job_name
 
 PACKAGE = Path(__file__).parent
 ANSWERS = {"explain", "lineage", "reference"}
-"""What is no step of a study, but answers on the terminal."""
+"""What is no step of a study, but answers on the terminal. `explain` does so where Snakemake alone is installed."""
 
 
 def steps() -> dict[str, str]:
@@ -64,15 +62,38 @@ def main(argv: list[str]) -> int:
         return 2
     if {"-h", "--help"} & set(argv):
         importlib.import_module(f"marrowflow.{argv[0]}").main(argv[1:])
-    start_logging(job_name(argv))
-    with ending_in_order():
-        end_with_run()
-        return _run(argv)
+    return _answer(argv) if argv[0] in ANSWERS else _run(argv)
+
+
+def _answer(argv: list[str]) -> int:
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    try:
+        importlib.import_module(f"marrowflow.{argv[0]}").main(argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 def _run(argv: list[str]) -> int:
+    """Run a step, so that SIGTERM and the end of its run end it in order."""
+    from marrowflow.cli import start_logging
+    from marrowflow.orphan import end_with_run
+    from marrowflow.step_log import ending_in_order, job_name
+
+    start_logging(job_name(argv))
+    with ending_in_order():
+        end_with_run()
+        return _logged(argv)
+
+
+def _logged(argv: list[str]) -> int:
     """Run a step between the first and the last lines of its log; an error comes last, whatever it is."""
-    log = StepLog(argv, argv[0] in ANSWERS)
+    from marrowflow.step_log import StepLog, Terminated
+
+    log = StepLog(argv)
     log.begin()
     try:
         module = _imported(argv[0])

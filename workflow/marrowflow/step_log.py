@@ -97,19 +97,14 @@ class StepLog:
     ----------
     argv
         The step's name and its arguments.
-    answers
-        Whether it is no step of a study but answers a question on the terminal: then only errors are written.
     """
 
-    def __init__(self, argv: Sequence[str], answers: bool = False) -> None:
+    def __init__(self, argv: Sequence[str]) -> None:
         self._argv = list(argv)
-        self._answers = answers
         self._started = time.monotonic()
 
     def begin(self) -> None:
         """Write the command, when and where it runs, and the files that it was given."""
-        if self._answers:
-            return
         _say(shlex.join(["python", "-m", "marrowflow", *self._argv]))
         _say(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {_place()}, in {Path.cwd()}")
         for line in _given(_after_flags(self._argv[1:])):
@@ -117,14 +112,10 @@ class StepLog:
 
     def loaded(self) -> None:
         """Write the versions of Python and of the packages that the step's module has imported."""
-        if self._answers:
-            return
         _say(f"Python {platform.python_version()}, " + ", ".join(_versions()))
 
     def done(self) -> None:
         """Write which files were written, the time and the memory that it took, and that it succeeded."""
-        if self._answers:
-            return
         self._cost()
         _say("done")
 
@@ -144,8 +135,6 @@ class StepLog:
         _say(f"interrupted ({signalled}); the same command begins anew, or goes on where it kept its state")
 
     def _cost(self) -> None:
-        if self._answers:
-            return
         for line in _wrote(written_files()):
             _say(line)
         _say(
