@@ -80,7 +80,7 @@ $(PEERS)/installed: tests/benchmarks/requirements-peers.txt $(VENV)/installed
 	@touch $@
 
 bench: $(VENV)/installed $(PEERS)/installed
-	@for script in $(filter-out %bench_peers.py,$(wildcard tests/benchmarks/bench_*.py)); do \
+	@for script in $(filter-out %bench_peers.py %bench_slurm.py %bench_scale.py,$(wildcard tests/benchmarks/bench_*.py)); do \
 	  echo; echo "== $$script"; python $$script || exit 1; done
 	@echo; echo "== tests/benchmarks/bench_peers.py"
 	@PYTHONPATH=workflow $(PEERS)/bin/python tests/benchmarks/bench_peers.py

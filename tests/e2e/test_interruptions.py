@@ -163,7 +163,7 @@ def story(fresh: Path, known: dict[str, str]) -> Iterator[Story]:
     try:
         run().until_job("cohorts.intake")
         note("ctrl-C in ingest", runs[-1].interrupt())
-        run().until_job("images.correct", made("images/home/raw/.pixels.part.npy"))
+        run().until_job("images.correct", made("images/home/raw/.pixels.*.part.npy"))
         note("ctrl-C in correct", runs[-1].interrupt())
 
         run("--", WEIGHTS).until_job("learning.train", made(f"{STATE}/*/training.pt"))
@@ -229,7 +229,7 @@ def test_ctrl_c_says_so_and_tidies_up(story: Story) -> None:
 def test_a_killed_job_is_named_with_its_log(story: Story) -> None:
     stop = story.stops["kill -9 of a job"]
     assert stop.code == 1
-    assert "Error in rule train_fold" in stop.said
+    assert "FAILED train_fold" in stop.said
     assert f"{RESULTS}/logs/train_fold/sound/resnet/raw/0.log" in stop.said
 
 
@@ -326,7 +326,7 @@ def test_a_folder_that_goes_while_it_is_read(
 
     away.rename(folder)
     run = start(again, "--", STORE)
-    run.until_job("images.correct", (again / STORE).with_name(".pixels.part.npy").exists)
+    run.until_job("images.correct", lambda: list((again / STORE).parent.glob(".pixels.*.part.npy")))
     assert set(pd.read_parquet(again / INVENTORY)["status"]) == {"included"}
     folder.rename(away)
     assert run.end() == 1
@@ -395,7 +395,7 @@ def test_a_full_disk(
         leave(disk, free)
         run = start(again, "--", target)
         assert run.end() == 1
-        assert f"Error in rule {rule}" in run.said
+        assert f"FAILED {rule}" in run.said
         assert f"{RESULTS}/{place}" in run.said
         assert "cannot be written" in run.said
         assert "No space left on device" in run.said

@@ -3,6 +3,7 @@
 Real disks: a file system in memory of a few hundred kB, which only root can mount. Elsewhere these tests are skipped.
 """
 
+import errno
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -85,9 +86,8 @@ def png_of_matplotlib(path: Path) -> None:
 
 
 def png_of_opencv(path: Path) -> None:
-    """OpenCV raises nothing: it removes what it began."""
     with written_whole(path.with_suffix(".png")) as beside:
-        cv2.imwrite(str(beside), NOISE)
+        beside.write_bytes(cv2.imencode(".png", NOISE)[1].tobytes())
 
 
 def store(path: Path) -> None:
@@ -177,8 +177,47 @@ def test_a_stores_folder_that_vanishes_is_told(tmp_path: Path) -> None:
     told = r"pixels\.npy cannot be written \(its folder is gone\)"
     with pytest.raises(UserError, match=told), StoreWriter(folder, ["a"], 20, {}) as writer:
         writer.put(0, NOISE[:20, :20])
-        (folder / ".pixels.part.npy").unlink()
+        writer.beside.unlink()
         folder.rmdir()
+
+
+def test_a_part_that_another_process_removed_is_told_and_the_disk_is_not_blamed(tmp_path: Path) -> None:
+    told = r"cannot be written \(its temporary file was removed by another process\)"
+    with pytest.raises(UserError, match=rf"t\.csv {told}"), written_whole(tmp_path / "t.csv") as beside:
+        beside.write_text("x")
+        beside.unlink()
+    with (
+        pytest.raises(UserError, match=rf"pixels\.npy {told}"),
+        StoreWriter(tmp_path / "store", ["a"], 20, {}) as writer,
+    ):
+        writer.put(0, NOISE[:20, :20])
+        writer.beside.unlink()
+
+
+def test_a_writer_that_gives_up_in_silence_on_a_full_disk_is_told(disk: Path) -> None:
+    """As OpenCV does: it raises nothing, and removes what it began."""
+    (disk / "other").write_bytes(bytes(ROOM - 32 * 1024))
+    with (
+        pytest.raises(UserError, match="No space left on device"),
+        written_whole(disk / "t.png") as beside,
+    ):
+        cv2.imwrite(str(beside), NOISE)
+
+
+def test_a_folder_that_fails_when_it_is_looked_through_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network's disk that was taken away after the folder had been found."""
+
+    def gone(_: Path) -> list[str]:
+        tmp_path.rmdir()
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(os, "listdir", gone)
+    with pytest.raises(UserError, match="its folder is gone"), written_whole(tmp_path / "t.csv"):
+        pass
+    monkeypatch.undo()
+    tmp_path.mkdir()
 
 
 def test_an_input_that_is_missing_is_not_taken_for_the_folder(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -26,11 +27,28 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["result.csv"]
 
 
-def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path):
+def test_machines_do_not_share_a_name(tmp_path, monkeypatch):
+    """Their processes may have one number."""
+    names = set()
+    for host in ("node-1.cluster", "node-2.cluster"):
+        monkeypatch.setattr(platform, "node", lambda host=host: host)
+        with written_whole(tmp_path / "table.csv") as beside:
+            beside.write_text("x")
+            names.add(beside.name)
+    assert names == {f".table.node-{number}cluster.{os.getpid()}.part.csv" for number in (1, 2)}
+
+
+def test_what_a_killed_writer_left_goes_and_what_a_living_one_writes_stays(tmp_path, monkeypatch):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left = tmp_path / f".table.{dead.pid}.part.csv"
-    others = [tmp_path / f".table.{os.getppid()}.part.csv", tmp_path / f".other.{dead.pid}.part.csv"]
+    monkeypatch.setattr(platform, "node", lambda: "node-1.cluster")
+    left = tmp_path / f".table.node-1cluster.{dead.pid}.part.csv"
+    others = [
+        tmp_path / f".table.node-1cluster.{os.getppid()}.part.csv",
+        tmp_path / f".other.node-1cluster.{dead.pid}.part.csv",
+        tmp_path
+        / f".table.node-2cluster.{dead.pid}.part.csv",  # of another machine, where that number may live
+    ]
     for path in (left, *others):
         path.write_text("half")
     write_table(tmp_path / "table.csv", pd.DataFrame({"a": [1]}))

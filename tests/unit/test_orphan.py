@@ -89,6 +89,29 @@ def test_it_does_not_begin_when_the_run_is_gone(tmp_path: Path, run: subprocess.
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_step_of_a_run_that_is_gone_says_so_as_it_does_later(
+    tmp_path: Path, run: subprocess.Popen[bytes]
+) -> None:
+    run.kill()
+    run.wait()
+    (tmp_path / "p.csv").write_text("")
+    ended = subprocess.run(
+        [sys.executable, "-m", "marrowflow", "statistics.accuracy", "--predictions", "p.csv", "--out", "out"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(marrowflow.__file__).parents[1]), RUN: str(run.pid)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 143
+    lines = ended.stderr.splitlines()
+    assert lines[0].startswith("python -m marrowflow statistics.accuracy")
+    assert f"the run that started this step (process {run.pid}) has ended: so does the step" in lines
+    assert lines[-1].startswith("interrupted (SIGTERM")
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("watched", [True, False])
 def test_otherwise_it_goes_on(watched: bool, tmp_path: Path, run: subprocess.Popen[bytes]) -> None:
     process = step(tmp_path / "table.csv", run.pid if watched else None, 0.5)

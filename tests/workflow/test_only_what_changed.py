@@ -273,6 +273,13 @@ def test_another_threshold_rule_locks_anew_and_trains_nothing(copy):
     assert planned(copy) == FROM_LOCK
 
 
+def test_edited_predictions_run_also_where_the_choices_are_locked_anew(copy):
+    """Snakemake looks only at the inputs of what lies below a job that runs: new locks on old answers must not be."""
+    replace(copy / "config.yaml", "  rule: youden\n", "  rule: sensitivity\n  value: 0.9\n")
+    edit(copy, "learning/predict_external.py")
+    assert planned(copy) == {**FROM_LOCK, "predict_external": INDEX_TESTS * EXTERNAL}
+
+
 @pytest.mark.parametrize("module", ["choices/calibration.py", "choices/threshold.py", "learning/lock.py"])
 def test_edited_code_of_the_choices_locks_anew_and_asks_no_network(copy, module):
     edit(copy, module)

@@ -80,22 +80,22 @@ def _answer(argv: list[str]) -> int:
 def _run(argv: list[str]) -> int:
     """Run a step, so that SIGTERM and the end of its run end it in order."""
     from marrowflow.cli import start_logging
-    from marrowflow.orphan import end_with_run
     from marrowflow.step_log import ending_in_order, job_name
 
     start_logging(job_name(argv))
     with ending_in_order():
-        end_with_run()
         return _logged(argv)
 
 
 def _logged(argv: list[str]) -> int:
     """Run a step between the first and the last lines of its log; an error comes last, whatever it is."""
+    from marrowflow.orphan import end_with_run
     from marrowflow.step_log import StepLog, Terminated
 
     log = StepLog(argv)
-    log.begin()
     try:
+        log.begin()
+        end_with_run()
         module = _imported(argv[0])
         log.loaded()
         module.main(argv[1:])

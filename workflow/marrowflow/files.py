@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterator
@@ -36,21 +37,18 @@ _FULL = 64 * 1024  # bytes
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
 
-    The temporary name keeps the suffix, because image and table writers look at it.
+    The temporary name (see `part_of`) keeps the suffix, because image and table writers look at it.
     On any exception the temporary file is removed and ``path`` stays as it was. Raises `UserError` where the folder
     cannot be made or written to, and where its disk is full or taken away while the block writes.
     """
     path = Path(path)
     make_folder(path.parent, path)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    for left in _left_behind(path):
-        with suppress(OSError):
-            left.unlink()
+    beside = part_of(path)
     try:
         with disk_errors_told(path):
+            clear_parts(path)
             yield beside
-            if path.parent.is_dir() and not beside.exists():  # OpenCV's way of telling it
-                raise OSError(errno.ENOSPC, "its writer gave up")
+            check_part(path, beside)
             with beside.open("rb") as handle:
                 os.fsync(handle.fileno())
             beside.replace(path)
@@ -61,11 +59,53 @@ def written_whole(path: Path) -> Iterator[Path]:
     note_written(path)
 
 
-def _left_behind(path: Path) -> list[Path]:
-    """Return what writers of ``path`` that were killed left beside it; one that is alive on this machine goes on."""
-    name = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)\.part{re.escape(path.suffix)}")
-    found = [(name.fullmatch(own), path.parent / own) for own in os.listdir(path.parent)]  # noqa: PTH208
-    return [part for match, part in found if match and not _is_alive(int(match[1]))]
+def part_of(path: Path, folder: bool = False) -> Path:
+    """Return where this process writes ``path``, a file or a folder, until it is whole: beside it.
+
+    The name tells the machine and the process. Locks do not hold on all file systems that machines share, and a
+    process's number means nothing on another machine: so no two writers share a part.
+    """
+    stem, suffix = _stem_and_suffix(path, folder)
+    return path.with_name(f".{stem}.{_host()}.{os.getpid()}.part{suffix}")
+
+
+def clear_parts(path: Path, folder: bool = False) -> None:
+    """Delete what killed writers of ``path`` left on this machine, and what this process did, which is to write anew.
+
+    What a living process writes stays, and so does all that stems from another machine, which alone knows its processes:
+    what a writer that was killed there left stays until the same is written there again.
+    """
+    stem, suffix = map(re.escape, _stem_and_suffix(path, folder))
+    name = re.compile(rf"\.{stem}\.{_host()}\.(\d+)\.part{suffix}")
+    for found in os.listdir(path.parent):  # noqa: PTH208
+        part = name.fullmatch(found)
+        if part is None or _is_alive(int(part[1])):
+            continue
+        if folder:
+            shutil.rmtree(path.parent / found, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                (path.parent / found).unlink()
+
+
+def check_part(path: Path, beside: Path) -> None:
+    """Raise `UserError` where the part of ``path`` is gone though its folder is there; on a full disk, its OSError."""
+    if beside.exists() or not path.parent.is_dir():
+        return
+    if _is_full(path):  # writers that give up in silence remove what they began
+        raise OSError(errno.ENOSPC, "its writer gave up")
+    raise UserError(
+        f"{path} cannot be written (its temporary file was removed by another process): run the same command again"
+    )
+
+
+def _stem_and_suffix(path: Path, folder: bool) -> tuple[str, str]:
+    return (path.name, "") if folder else (path.stem, path.suffix)
+
+
+def _host() -> str:
+    """Return this machine's name without what would not do in a file's, its dots included."""
+    return re.sub(r"[^A-Za-z0-9_-]", "", platform.node())
 
 
 def _is_alive(process: int) -> bool:

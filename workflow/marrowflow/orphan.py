@@ -5,6 +5,9 @@ again, and two processes write one output; the older one may end last and put re
 those of the present one are expected. So each step watches the process that `RUN` names. The shell that the workflow puts
 between the two (``common.smk`` sets `RUN` there) does not end with it, hence no PR_SET_PDEATHSIG, which tells of a parent only.
 
+A step in a container of its own (a rule with ``container:``) would be started by a shell in there, whose parent is not
+Snakemake, and no process to watch can be seen from there. No rule of the workflow has one.
+
 A step that is run by hand has no such process, and outlives the terminal if it is asked to. Linux 5.3 and later can watch
 a process; elsewhere nothing is watched.
 """

@@ -1,3 +1,8 @@
+onstart:
+    # A copy from a web server that a killed run left may be half of its file, and would be taken for the whole one.
+    shutil.rmtree(Path(workflow.storage_settings.local_storage_prefix) / "http", ignore_errors=True)
+
+
 rule check_manifest:
     """Check the manifest of a hospital whose images lie in archives, before the first archive is read."""
     input:

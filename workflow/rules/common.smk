@@ -5,6 +5,7 @@ Parsing only reads: the configuration, the cohort table and the package's source
 
 import json
 import shlex
+import shutil
 import sys
 from collections import namedtuple
 from importlib.metadata import version

@@ -81,7 +81,6 @@ rule plan_augmentation:
         "results/<study>/logs/plan_augmentation/{protocol}/{fold}.log",
     benchmark:
         "results/<study>/benchmarks/plan_augmentation/{protocol}/{fold}.tsv"
-    localrule: True
     conda:
         "../../envs/plan_augmentation.yaml"
     threads: 1

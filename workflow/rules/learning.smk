@@ -139,8 +139,6 @@ rule predict_external:
     input:
         models=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/model.safetensors"),
         cards=folds_of("results/<study>/training/{protocol}/{model}/{colour}/{fold}/card.json"),
-        # For order only: choices are locked before an external hospital is answered for, but no answer depends on them.
-        lock=ancient("results/<study>/locked/{protocol}/{model}/{colour}/threshold.json"),
         gate="results/<study>/external/{cohort}/gate.json",
         inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
         store=collect("results/<study>/images/{{cohort}}/{{colour}}/{part}", part=STORE),

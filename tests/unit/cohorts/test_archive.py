@@ -55,7 +55,7 @@ def test_unsafe_names_are_nobodys_image(tmp_path, name):
     ("kind", "said"),
     [
         (tarfile.SYMTYPE, "a link"),
-        (tarfile.LNKTYPE, "a link"),
+        (tarfile.LNKTYPE, "a hard link (tar --hard-dereference packs the file)"),
         (tarfile.FIFOTYPE, "no plain file"),
         (tarfile.CHRTYPE, "no plain file"),
     ],
@@ -111,6 +111,27 @@ def test_a_forged_size_does_not_read_for_ever(tmp_path):
     info.pax_headers = {"size": "-512"}
     path = write(tmp_path / "a.tar", (info, data), member("b.png"))
     with pytest.raises(UserError, match="no whole TAR archive"), Archive(path):
+        pass
+
+
+def header(kind, size):
+    """Return a header of 512 bytes with a size that need not be that of what follows."""
+    info = tarfile.TarInfo("x.png")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [5000 * header(tarfile.XHDTYPE, 0), header(tarfile.GNUTYPE_LONGNAME, 2**62)],
+    ids=["a chain of headers", "a name larger than the memory"],
+)
+@pytest.mark.parametrize("before", [[], [member("a.png")]], ids=["first", "later"])
+def test_headers_that_ask_too_much_are_damage(tmp_path, forged, before):
+    path = write(tmp_path / "a.tar", *before)
+    whole = path.read_bytes()[: 1024 * len(before)]
+    path.write_bytes(whole + forged + header(tarfile.REGTYPE, 0) + bytes(1024))
+    with pytest.raises(UserError, match="no whole TAR archive: a header without end"), Archive(path):
         pass
 
 

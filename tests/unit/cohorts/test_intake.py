@@ -124,7 +124,24 @@ def test_a_file_that_cannot_be_opened_is_unreadable(site, monkeypatch):
     assert row["patient_id"] == f"site/surrogate_{hashlib.sha256(b'site/b.jpg').hexdigest()[:12]}"
 
 
-@pytest.mark.parametrize("reason", [errno.ENOENT, errno.ESTALE, errno.EIO])
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP])
+def test_a_cohort_of_which_no_file_can_be_opened_stops(site, monkeypatch, reason):
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.suffix == ".csv":
+            return real(path)
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(UserError, match=rf"no image is left.*\n.*cannot be opened \({os.strerror(reason)}\)"):
+        take(site, on_unreadable="exclude")
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [errno.ENOENT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EMFILE, errno.ENOMEM],
+)
 def test_images_that_vanish_meanwhile_are_no_exclusions(site, monkeypatch, reason):
     """Of a disk that was taken away nothing can be read: the study would go on with fewer patients."""
 
@@ -136,8 +153,9 @@ def test_images_that_vanish_meanwhile_are_no_exclusions(site, monkeypatch, reaso
         raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(Path, "read_bytes", read)
-    with pytest.raises(UserError, match=r"a\.png cannot be read any more .*Bring it back"):
+    with pytest.raises(UserError, match=r"a\.png cannot be read any more .*Bring it back") as error:
         take(site, on_unreadable="exclude")
+    assert "eligible" not in str(error.value)  # images of rows that are not are read too
 
 
 def test_threads_change_no_byte_and_log_tells_the_counts(tmp_path, capsys, caplog):

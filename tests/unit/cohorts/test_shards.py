@@ -1,5 +1,6 @@
 """Images in archives: packed, measured and taken in as the same images in a folder, byte for byte."""
 
+import errno
 import io
 import logging
 import subprocess
@@ -128,6 +129,20 @@ def test_packing_refuses_what_the_intake_would(site, tmp_path):
     assert "leaves the manifest's folder" in str(caught.value)
     assert "stands in row 2 already" in str(caught.value)
     assert not (tmp_path / "p").exists()
+
+
+def test_an_image_that_cannot_be_read_while_packing_is_named(site, tmp_path, monkeypatch):
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.name == "a.png":
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(UserError, match=r"site/a\.png cannot be read \(Input/output error\)"):
+        pack_shards(site / "manifest.csv", tmp_path / "packed", 100)
+    assert list((tmp_path / "packed").iterdir()) == []
 
 
 def test_packing_into_a_folder_with_files_is_refused(site):

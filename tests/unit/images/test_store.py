@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -151,7 +152,28 @@ class TestNotWhole:
         process.communicate()
         with pytest.raises(UserError, match="no whole store"):
             open_store(tmp_path / "s")
+        assert list((tmp_path / "s").glob(".pixels.*"))
         write(tmp_path / "s", pictures(3))
+        assert {p.name for p in (tmp_path / "s").iterdir()} == {"pixels.npy", "index.parquet", "store.json"}
+
+    @pytest.mark.parametrize("fails", [True, False])
+    def test_writers_on_two_machines_mix_no_bytes(self, tmp_path, monkeypatch, fails):
+        """Where no lock holds, the store is that of the one who ends last, and none takes the other's file away."""
+        mine, theirs = pictures(2), pictures(2, seed=1)
+        monkeypatch.setattr(platform, "node", lambda: "node-1")
+        first = StoreWriter(tmp_path / "s", ["a", "b"], 6, {}).__enter__()
+        monkeypatch.setattr(platform, "node", lambda: "node-2")
+        second = StoreWriter(tmp_path / "s", ["a", "b"], 6, {}).__enter__()
+        for row in (0, 1):
+            first.put(row, mine[row])
+            second.put(row, theirs[row])
+        if fails:
+            first.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+        else:
+            first.__exit__(None, None, None)
+            np.testing.assert_array_equal(open_store(tmp_path / "s", verify=True).pixels, mine)
+        second.__exit__(None, None, None)
+        np.testing.assert_array_equal(open_store(tmp_path / "s", verify=True).pixels, theirs)
         assert {p.name for p in (tmp_path / "s").iterdir()} == {"pixels.npy", "index.parquet", "store.json"}
 
     @pytest.mark.parametrize("step", ["write_table", "write_json"])

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -305,6 +306,29 @@ def test_a_killed_job_leaves_no_lock_and_nothing_that_looks_whole(
     assert time.monotonic() - started < 30
     assert module.seen == 25
     assert [path.suffix for path in (tmp_path / "features").iterdir() if path.suffix == ".part"] == []
+
+
+def test_parts_of_an_entry_are_their_writers_own(
+    pixels: PackedPixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no lock holds, two jobs on one machine compute the same entry; what dead ones left goes."""
+    cache = FeatureCache(tmp_path / "features")
+    cache.of(extractor(), pixels, ["a/00"], CPU)
+    (entry,) = entries(tmp_path / "features")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    monkeypatch.setattr(platform, "node", lambda: "node-1")
+    numbers = {"node-1": (dead.pid, os.getppid()), "node-2": (dead.pid,)}
+    left = [
+        entry.with_name(f".{entry.name}.{host}.{number}.part") for host in numbers for number in numbers[host]
+    ]
+    for folder in left:
+        folder.mkdir()
+        (folder / "features.npy").write_bytes(b"half")
+    shutil.rmtree(entry)
+    cache.of(extractor(), pixels, ["a/00"], CPU)
+    assert [folder for folder in left if folder.exists()] == left[1:]
+    assert entries(tmp_path / "features") == [entry]
 
 
 def test_half_an_entry_does_not_stay_on_a_full_disk(

@@ -150,6 +150,9 @@ class Archive:
         # Damaged headers make the library raise errors of many kinds.
         except (tarfile.TarError, ValueError, OverflowError, OSError) as error:
             raise self._damaged(str(error)) from error
+        # So do forged ones: a chain of thousands for one member, or one that is said to be larger than the memory.
+        except (RecursionError, MemoryError) as error:
+            raise self._damaged("a header without end") from error
         if os.pread(self._file.fileno(), tarfile.BLOCKSIZE, end) != bytes(tarfile.BLOCKSIZE):
             raise self._damaged("no end mark where the last member ends")
 
@@ -168,6 +171,8 @@ class Archive:
 
 
 def _kind(info: tarfile.TarInfo) -> str:
-    if info.issym() or info.islnk():
+    if info.islnk():
+        return "a hard link (tar --hard-dereference packs the file)"
+    if info.issym():
         return "a link"
     return "a sparse file" if info.issparse() else "no plain file"

@@ -27,7 +27,7 @@ def is_remote(manifest: str) -> bool:
 
 def plugin_of(manifest: str) -> str:
     """Return the storage plugin of a URL that has no `url_fault`."""
-    return SCHEMES[urlsplit(manifest).scheme.casefold()]
+    return SCHEMES[urlsplit(manifest).scheme]
 
 
 def beside(manifest: str, name: str) -> str:

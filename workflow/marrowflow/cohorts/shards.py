@@ -64,8 +64,8 @@ def pack_shards(manifest: Path, out: Path, images_per_shard: int) -> list[str]:
     Raises
     ------
     UserError
-        An image is missing, stands twice or lies outside of the manifest's folder; the folder is not empty; there would be
-        too many archives.
+        An image is missing, cannot be read, stands twice or lies outside of the manifest's folder; the folder is not empty;
+        there would be too many archives.
     """
     listed, lines = read_images(manifest)
     problems = image_problems(manifest.parent, listed, lines)
@@ -99,11 +99,21 @@ def _pack(folder: Path, images: Sequence[str], archive: Path) -> None:
     # The format is named, because the library's default may change, and with it the bytes.
     with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
         for image in images:
-            data = (folder / image).read_bytes()
+            data = _read(folder / image)
             # A new one has no time, no owner and no name of either.
             info = tarfile.TarInfo(posixpath.normpath(image))
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
+
+
+def _read(image: Path) -> bytes:
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"image {image} cannot be read ({error.strerror or error}): see to it, or delete its row in the manifest, then empty "
+            "the folder --out and run the same command again"
+        ) from error
 
 
 def _spelt(names: Sequence[str]) -> str:

@@ -23,8 +23,9 @@ _BATCH = 32
 _ROWS = 4096
 
 
-# It was there when the manifest was checked. To exclude what a lost disk held would make another study, in silence.
-_GONE = {errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.ENOTCONN, errno.ENODEV, errno.EIO}
+# Faults of one file. All others are a disk's or a network's: the image was there when the manifest was checked, and to
+# exclude what could not be read for a while would make another study, in silence.
+_OF_ONE_FILE = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP}
 
 
 class Source(Protocol):
@@ -66,6 +67,11 @@ def take_in(files: Sequence[Source], threads: int = 1, what: str = "intake") -> 
     """Read, fingerprint and measure each file once; return the fields of `Taken`, one row a file.
 
     Memory is bounded by one decoded image a thread. Progress is shown under the name ``what``.
+
+    Raises
+    ------
+    UserError
+        A file cannot be read, and the fault lies not with that file alone, as a refused permission does.
     """
     # The decoders' own messages name no file; intake gives every unreadable one with its reason.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -90,12 +96,12 @@ def _take_one(file: Source) -> Taken:
     try:
         data = file.read_bytes()
     except OSError as error:
-        if error.errno in _GONE:
-            raise UserError(
-                f"image {file} cannot be read any more ({error.strerror}): was its folder moved, or its disk unmounted? Bring it "
-                "back, or give the reason in the manifest's column 'eligible', then run the same command again"
-            ) from error
-        return Taken(unreadable=f"cannot be opened ({error.strerror})")
+        if error.errno in _OF_ONE_FILE:
+            return Taken(unreadable=f"cannot be opened ({error.strerror})")
+        raise UserError(
+            f"image {file} cannot be read any more ({error.strerror or error}): was its folder moved, or its disk unmounted? "
+            "Bring it back, or delete its row in the manifest, then run the same command again"
+        ) from error
     checksum = hashlib.sha256(data).hexdigest()
     try:
         image = decode(data)

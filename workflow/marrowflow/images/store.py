@@ -15,7 +15,6 @@ Measured at 224×224, 64 rows at random, against other formats: an .npy map give
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,13 +22,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from marrowflow.errors import UserError, enumerate_problems
-from marrowflow.files import disk_errors_told, make_folder, note_written, sha256_of, write_json, write_table
+from marrowflow.files import (
+    check_part,
+    clear_parts,
+    disk_errors_told,
+    make_folder,
+    note_written,
+    part_of,
+    sha256_of,
+    write_json,
+    write_table,
+)
 
 PIXELS, INDEX, ABOUT = "pixels.npy", "index.parquet", "store.json"
 _REMEDY = "its writer was stopped or the folder was changed by hand; delete the folder and run again"
@@ -211,14 +220,16 @@ class StoreWriter:
         self.shape = (len(self.case_ids), size, size, 3)
         self.about = dict(about)
         self.flags: list[str | None] = [None] * len(self.case_ids)
-        # One name for all writers: what a killed one left, many GB perhaps, the next one overwrites.
-        self.beside = self.folder / ".pixels.part.npy"
+        # A file for each writer: two in one file would mix their pixels. What a killed one left, many GB perhaps, the
+        # next one on the same machine deletes; until then it stays.
+        self.beside = part_of(self.folder / PIXELS)
 
     def __enter__(self) -> StoreWriter:
         make_folder(self.folder, self.folder / PIXELS)
         header = {"descr": "|u1", "fortran_order": False, "shape": self.shape}
         with disk_errors_told(self.folder / PIXELS):
-            self._file = self._opened()
+            clear_parts(self.folder / PIXELS)
+            self._file = self.beside.open("wb")
         try:
             with disk_errors_told(self.folder / PIXELS):
                 np.lib.format.write_array_header_1_0(self._file, header)
@@ -228,26 +239,6 @@ class StoreWriter:
             self._drop()
             raise
         return self
-
-    def _opened(self) -> BinaryIO:
-        """Open the file beside, empty, for this writer alone: two at a time would mix their pixels."""
-        while True:
-            file = os.fdopen(os.open(self.beside, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                raise UserError(
-                    f"{self.folder / PIXELS} is being written by another process: let that end, or stop it, then run the same "
-                    "command again"
-                ) from None
-            except OSError:  # a file system without locks
-                pass
-            # What another writer renamed meanwhile is its store.
-            if self.beside.exists() and self.beside.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                file.truncate(0)
-                return file
-            file.close()
 
     def put(self, row: int, image: np.ndarray, flag: str = "") -> None:
         """Write one image, uint8 [S, S, 3], and its flag. Safe from several threads for different rows."""
@@ -267,17 +258,20 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                with disk_errors_told(self.folder / PIXELS):
-                    self._finish()
-        finally:
-            with suppress(OSError):
-                self._file.close()
+        if kind is not None:
             self._drop()
+            return
+        try:
+            with disk_errors_told(self.folder / PIXELS):
+                self._finish()
+        except BaseException:
+            self._drop()
+            raise
 
     def _drop(self) -> None:
-        """Remove what is not the store. Where even that fails, what failed before is what the user must read."""
+        """Remove what is no store. Where even that fails, what failed before is what the user must read."""
+        with suppress(OSError):
+            self._file.close()
         with suppress(OSError):
             self.beside.unlink(missing_ok=True)
 
@@ -286,6 +280,8 @@ class StoreWriter:
         if missing:
             raise RuntimeError(f"{len(missing)} rows were never put, the first of case {missing[0]!r}")
         os.fsync(self._file.fileno())
+        self._file.close()
+        check_part(self.folder / PIXELS, self.beside)
         digest = sha256_of(self.beside)
         # From here to the last line no store.json stands in the folder, so nothing half new can be opened.
         (self.folder / ABOUT).unlink(missing_ok=True)

@@ -327,7 +327,8 @@ def _file_name(number: int, name: str) -> str:
 
 def _write_grey(path: Path, picture: np.ndarray) -> None:
     with written_whole(path) as beside:
-        cv2.imwrite(str(beside), picture)
+        # Not imwrite, which does not say why it fails.
+        beside.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
 
 
 def main(argv: Sequence[str]) -> None:

@@ -21,7 +21,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ import pandas as pd
 import torch
 
 from marrowflow.errors import UserError
-from marrowflow.files import disk_errors_told, make_folder, note_written, write_json
+from marrowflow.files import clear_parts, disk_errors_told, make_folder, note_written, part_of, write_json
 from marrowflow.images.store import PackedPixels
 from marrowflow.learning.checkpoint import Checkpoint, fingerprint
 from marrowflow.learning.device import device_name
@@ -220,11 +219,11 @@ def _read(entry: Path, key: str) -> np.ndarray | None:
 
 def _write(entry: Path, parts: Iterator[torch.Tensor], shape: tuple[int, int], about: dict[str, Any]) -> None:
     """Write an entry beside its place, and rename the whole folder."""
-    # No lock holds between the machines of some file systems, so each machine writes a folder of its own.
-    beside = entry.with_name(f".{entry.name}.{socket.gethostname()}.part")
-    shutil.rmtree(beside, ignore_errors=True)  # what a killed job left
+    # Some file systems hold no lock, so each job writes a folder of its own.
+    beside = part_of(entry, folder=True)
     try:
         with disk_errors_told(entry):
+            clear_parts(entry, folder=True)
             beside.mkdir()
             with (beside / FEATURES).open("wb") as file:
                 header = {"descr": "<f4", "fortran_order": False, "shape": shape}

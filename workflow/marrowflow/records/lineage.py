@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path, PureWindowsPath
 from urllib.parse import quote
 
@@ -171,7 +171,7 @@ class Names:
         if is_inside(path):
             return path
         file = Path(path)
-        return f"outside/{sha256_of(file)[:12] if file.is_file() else 'missing'}/{PureWindowsPath(path).name}"
+        return f"outside/{_digest(file)[:12] if file.is_file() else 'missing'}/{PureWindowsPath(path).name}"
 
 
 def is_inside(path: str) -> bool:
@@ -263,7 +263,7 @@ class _Taken:
 def _take(path: Path) -> _Taken:
     if path.is_dir():
         files = sorted(_files_below(path))
-        lines = "".join(f"{sha256_of(f)}  {f.relative_to(path).as_posix()}\n" for f in files)
+        lines = "".join(f"{_digest(f)}  {f.relative_to(path).as_posix()}\n" for f in files)
         digest = hashlib.sha256(lines.encode()).hexdigest()
         return _Taken(
             digest, "folder", sum(f.stat().st_size for f in files), f"a folder of {len(files)} files"
@@ -272,7 +272,18 @@ def _take(path: Path) -> _Taken:
         return _Taken(note="no longer on disk")
     size = path.stat().st_size
     packed = _packed_digest(path) if path.name == "pixels.npy" else None
-    return _Taken(packed, "store.json", size) if packed else _Taken(sha256_of(path), "file", size)
+    return _Taken(packed, "store.json", size) if packed else _Taken(_digest(path), "file", size)
+
+
+def _digest(path: Path) -> str:
+    """Return a file's SHA-256; an archive of images is asked for more than once, and is read once."""
+    now = path.stat()
+    return _digest_of(path, now.st_ino, now.st_size, now.st_mtime_ns)
+
+
+@cache
+def _digest_of(path: Path, *state: int) -> str:
+    return sha256_of(path)
 
 
 def _fetched(digests: set[str]) -> _Taken:
