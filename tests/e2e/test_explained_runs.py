@@ -55,7 +55,7 @@ def test_edited_statistics_measure_and_report_anew_and_train_nothing(copy):
     assert written(copy, *NOT_TOUCHED) == before
     # On the terminal: stages and the end, and no job's details.
     assert re.search(r"^\d\d:\d\d:\d\d  statistics done: 9 accuracy tables", printed, re.M)
-    assert re.search(rf"^\d\d:\d\d:\d\d  all {sum(last_run(copy).values())} jobs done in ", printed, re.M)
+    assert re.search(rf"^\d\d:\d\d:\d\d  done: {sum(last_run(copy).values())} jobs in ", printed, re.M)
     assert "rule measure_accuracy" not in printed
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from broken_runs import Run, checksums
 from little_study import CONFIGURATION, write_study
 from project import copy_project, planned, snakemake
 
+from marrowflow.files import part_of
 from marrowflow.images.store import open_store
 
 RESULTS = "results/little"
@@ -187,7 +189,10 @@ def story(fresh: Path, known: dict[str, str]) -> Iterator[Story]:
         snakemake(project, "--unlock")
 
         # What a kill in the middle of writing leaves; the one below comes at that moment by chance only.
-        half = project / RESULTS / "training/sound/resnet/raw/0/.model.1.part.safetensors"
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        dead.wait()
+        half = part_of(project / WEIGHTS)
+        half = half.with_name(half.name.replace(f".{os.getpid()}.", f".{dead.pid}."))
         half.parent.mkdir(parents=True, exist_ok=True)
         half.write_bytes(b"half")
         run("--", WEIGHTS).until_job("learning.train", made("training/sound/resnet/raw/0/model.safetensors"))

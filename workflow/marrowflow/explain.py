@@ -1,4 +1,4 @@
-"""Say in plain words what a run would do, and why: ``python -m marrowflow explain [-- ARGUMENTS OF SNAKEMAKE]``.
+"""Say in plain words what a run would do, and why: ``python -m marrowflow explain [--] [ARGUMENTS OF SNAKEMAKE]``.
 
 Asks Snakemake itself, by a dry run; nothing is run. The exit status is that of ``snakemake -n``.
 """
@@ -24,6 +24,27 @@ from marrowflow.watch.words import TRAINING, by_stage, counted_by_rule, jobs_in_
 MOST = 6
 """Causes that are told one by one."""
 
+# They run no job, but do something of their own, most of them in a dry run, too.
+_ACTING = (
+    "--archive",
+    "--cleanup-metadata",
+    "--cleanup-shadow",
+    "--cm",
+    "--conda-cleanup-envs",
+    "--conda-create-envs-only",
+    "--container-cleanup-images",
+    "--delete-all-output",
+    "--delete-temp-output",
+    "--deploy-sources",
+    "--draft-notebook",
+    "--edit-notebook",
+    "--generate-unit-tests",
+    "--report",
+    "--reporter",
+    "--touch",
+    "--unlock",
+)
+
 
 def ask_snakemake(arguments: Sequence[str]) -> Plan:
     """Return what a run with these arguments would do.
@@ -33,13 +54,13 @@ def ask_snakemake(arguments: Sequence[str]) -> Plan:
     SystemExit
         With Snakemake's own status, its messages printed, when the dry run fails.
     UserError
-        When Snakemake tells nothing of its plan.
+        When Snakemake would do something by itself, or tells nothing of its plan.
     """
+    asked = _as_dry_run(arguments)
     with tempfile.TemporaryDirectory(prefix="marrowflow-") as folder:
         path = Path(folder) / "plan.json"
         done = subprocess.run(
-            # Quiet, because a dry run then ends where its plan is known. Last, because targets may come first.
-            [sys.executable, "-m", "snakemake", *arguments, "--dry-run", "--quiet"],
+            [sys.executable, "-m", "snakemake", *asked],
             env={**os.environ, PLAN_FILE: str(path)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -48,7 +69,7 @@ def ask_snakemake(arguments: Sequence[str]) -> Plan:
             check=False,
         )
         if done.returncode:
-            print(done.stdout.rpartition("Building DAG of jobs...")[2].strip(), file=sys.stderr)
+            print(_in_brief(done.stdout), file=sys.stderr)
             raise SystemExit(done.returncode)
         try:
             return Plan.from_json(path.read_text(encoding="utf-8"))
@@ -57,6 +78,30 @@ def ask_snakemake(arguments: Sequence[str]) -> Plan:
                 "Snakemake told nothing of what it plans: these arguments run no job, or this Snakemake is another "
                 f"one than the pinned one. See `snakemake -n`. Its last words:\n{done.stdout.strip()[-2000:]}"
             ) from error
+
+
+def _as_dry_run(arguments: Sequence[str]) -> list[str]:
+    """Return Snakemake's arguments for a dry run; refuse those with which it would do something by itself."""
+    # After a "--" stand targets only.
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, targets = arguments[:end], arguments[end:]
+    for option in options:
+        name = option.partition("=")[0]
+        # Snakemake takes the beginning of an option for the whole of it.
+        acts = len(name) > 2 and name.startswith("--") and any(full.startswith(name) for full in _ACTING)
+        if acts or name == "-t":
+            raise UserError(
+                f"{name} runs no job but does something by itself, and explain only says what a run would do: "
+                "leave it out here, or give it to snakemake"
+            )
+    # Quiet, because a dry run then ends where its plan is known. Last of the options, because targets may come first.
+    return [*options, "--dry-run", "--quiet", *targets]
+
+
+def _in_brief(printed: str) -> str:
+    """Return what a failed dry run printed, without what comes before its plan; of a bug's traceback the last line."""
+    said = printed.rpartition("Building DAG of jobs...")[2].strip()
+    return said.splitlines()[-1] if "Traceback (most recent call last)" in said else said
 
 
 def told(plan: Plan, durations: Durations) -> list[str]:
@@ -118,12 +163,13 @@ def main(argv: list[str]) -> None:
     """Print what a run would do, and why."""
     parser = argparse.ArgumentParser(
         prog="python -m marrowflow explain",
-        description="Say what a run would do, and why; nothing is run.",
+        usage="%(prog)s [-h] [--] [ARGUMENTS]",
+        description="Say what a run would do, and why; nothing is run. ARGUMENTS are as snakemake would be given them.",
         epilog="Example: python -m marrowflow explain -- --cores 8 --configfile my_study.yaml",
     )
-    parser.add_argument(
-        "arguments", nargs=argparse.REMAINDER, metavar="-- ARGUMENTS", help="as snakemake would be given them"
-    )
-    arguments = parser.parse_args(argv).arguments
-    plan = ask_snakemake(arguments[1:] if arguments[:1] == ["--"] else arguments)
+    if {"-h", "--help"} & set(argv):
+        parser.print_help()
+        raise SystemExit(0)
+    # All others are Snakemake's own, of which argparse knows nothing.
+    plan = ask_snakemake(argv[1:] if argv[:1] == ["--"] else argv)
     print("\n".join(told(plan, read_durations(plan.jobs))))

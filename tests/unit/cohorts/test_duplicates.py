@@ -12,8 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marrowflow.cohorts import duplicates
-from marrowflow.cohorts.duplicates import cluster_inventory, duplicate_pairs, like_hashes
+from marrowflow.cohorts.duplicates import cluster_inventory, duplicate_pairs
 from marrowflow.cohorts.quality import measure
+
+_BASE = np.random.default_rng(0).integers(0, 200, (2, 256))
+THUMBS = [
+    *(picture.astype(np.uint8).tobytes() for picture in (_BASE[0], _BASE[0] + 20, _BASE[1], 0 * _BASE[0])),
+    b"",
+]
+"""Two of one picture, one of another, an even one, and none: an image that could not be read."""
 
 
 def cell(seed: int, side: int = 120) -> np.ndarray:
@@ -57,8 +64,12 @@ def test_like_hashes_are_those_of_all_pairs(hashes, edits, distance):
         for (i, a), (j, b) in itertools.combinations(enumerate(hashes), 2)
         if (a ^ b).bit_count() <= distance
     ]
-    found = like_hashes(np.array(hashes, np.uint64), distance)
-    assert list(map(tuple, found.tolist())) == expected
+    found = [
+        tuple(pair)
+        for some in duplicates._like_pairs(np.array(hashes, np.uint64), distance)
+        for pair in some.tolist()
+    ]
+    assert sorted(set(found)) == expected
 
 
 @pytest.mark.parametrize(
@@ -122,22 +133,55 @@ def test_clusters_are_connected_components():
     assert 1 < len(found) < 40
 
 
-def test_a_film_of_many_frames_is_compared_once_a_frame(monkeypatch):
-    """Frames of one film are all pairs alike, n (n - 1) / 2 of them; a cluster of n needs n - 1."""
-    frames = 300
+def film(frames: int, cohort: str) -> pd.DataFrame:
+    """Frames that are all alike, and no two the same file."""
     table = pd.concat([inventory([cell(0)])] * frames, ignore_index=True)
-    table["sha256"] = [f"{i:064x}" for i in range(frames)]
-    compared = []
+    table["case_id"] = table["sha256"] = [f"{cohort}/{i}" for i in range(frames)]
+    return table
 
-    def counted(thumbs, pairs):
-        compared.append(len(pairs))
-        return confirmed(thumbs, pairs)
+
+@pytest.fixture
+def compared(monkeypatch):
+    """Numbers of pairs whose thumbnails were compared, one a call."""
+    numbers = []
+
+    def counted(left, right, pairs):
+        numbers.append(len(pairs))
+        return confirmed(left, right, pairs)
 
     confirmed = duplicates._confirmed
     monkeypatch.setattr(duplicates, "_confirmed", counted)
-    assert cluster_inventory(table, 3).tolist() == [0] * frames
+    return numbers
+
+
+def test_a_film_of_many_frames_is_compared_once_a_frame(compared):
+    """Frames of one film are all pairs alike, n (n - 1) / 2 of them; a cluster of n needs n - 1."""
+    frames = 300
+    assert cluster_inventory(film(frames, "a"), 3).tolist() == [0] * frames
     assert sum(compared) == frames - 1
     assert max(compared) < frames
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["left", "right"])
+def test_a_film_on_one_side_is_not_compared_with_itself(compared, swapped):
+    sides = [film(300, "dev"), inventory([cell(seed) for seed in range(1, 5)], "ext")]
+    assert duplicate_pairs(*sides[:: -1 if swapped else 1], 3).empty
+    assert sum(compared) == 0
+
+
+def test_a_look_alike_of_a_film_is_compared_with_its_frames_only_one_at_a_time(compared):
+    development, external = film(30, "dev"), inventory([cell(1), cell(2)], "ext")
+    external["phash"] = development["phash"][0]
+    assert duplicate_pairs(development, external, 0).empty
+    assert compared == [2] * 30
+
+
+def test_a_film_on_both_sides_is_compared_once_a_frame(compared):
+    development, external = film(300, "dev"), film(200, "ext")
+    found = duplicate_pairs(development, external, 3)
+    assert found["left"].unique().tolist() == ["dev/0"]
+    assert found["right"].tolist() == external["case_id"].tolist()
+    assert sum(compared) == len(external)
 
 
 def test_a_look_alike_between_two_clusters_is_looked_at_until_they_are_one():
@@ -166,8 +210,47 @@ def test_pairs_between_inventories():
     assert list(found.itertuples(index=False, name=None)) == [
         ("dev/0", "ext/1", "near"),
         ("dev/0", "ext/3", "near"),
-        ("dev/2", "ext/1", "near"),
-        ("dev/2", "ext/3", "near"),
         ("dev/3", "ext/2", "checksum"),
     ]
     assert duplicate_pairs(development, external.iloc[:1], 3).empty
+
+
+@given(
+    st.lists(
+        st.tuples(st.sets(st.integers(0, 63), max_size=3), st.sampled_from(THUMBS)), min_size=1, max_size=8
+    ),
+    st.lists(st.integers(0, 7), max_size=10),
+    st.lists(st.integers(0, 7), max_size=10),
+    st.integers(0, 5),
+)
+@settings(deadline=None, max_examples=300)
+def test_first_duplicates_are_those_of_all_pairs(files, left, right, distance):
+    def table(numbers: list[int], cohort: str) -> pd.DataFrame:
+        rows = []
+        for row, number in enumerate(numbers):
+            bits, thumb = files[number % len(files)]
+            phash = f"{sum(1 << bit for bit in bits):016x}" if thumb else ""
+            rows.append((f"{cohort}/{row}", f"{number % len(files)}", phash, thumb))
+        return pd.DataFrame(rows, columns=["case_id", "sha256", "phash", "thumb"])
+
+    def kind(one, other) -> str:
+        if one.sha256 == other.sha256:
+            return "checksum"
+        if min(len(set(one.thumb)), len(set(other.thumb))) < 2:
+            return ""
+        alike = np.corrcoef([list(one.thumb), list(other.thumb)])[0, 1] >= 0.99
+        bits = (int(one.phash, 16) ^ int(other.phash, 16)).bit_count()
+        return "near" if alike and bits <= distance else ""
+
+    development, external = table(left, "dev"), table(right, "ext")
+    pairs = [
+        (one.case_id, other.case_id, kind(one, other))
+        for one in development.itertuples()
+        for other in external.itertuples()
+        if kind(one, other)
+    ]
+    first = {pair[1]: pair for pair in reversed(pairs)}
+    found = duplicate_pairs(development, external, distance)
+    assert list(found.itertuples(index=False, name=None)) == [
+        pair for pair in pairs if first[pair[1]] == pair
+    ]

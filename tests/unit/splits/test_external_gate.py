@@ -29,6 +29,16 @@ def test_copy_is_named_with_its_original_and_the_remedy(both, exact, words):
         check_external(both[:10], both[10:], 3)
 
 
+def test_an_external_image_is_named_once_with_the_first_that_it_copies(both):
+    for copy in (6, 8, 12):
+        copy_image(both, 4, copy)
+    with pytest.raises(UserError) as stop:
+        check_external(both[:10], both[10:], 3)
+    assert str(stop.value).count("away/0002.png") == 1
+    assert "home/0004.png" in str(stop.value)
+    assert "home/0006.png" not in str(stop.value)
+
+
 def test_copies_within_a_cohort_and_excluded_ones_pass(both):
     copy_image(both, 0, 1)
     copy_image(both, 13, 14)

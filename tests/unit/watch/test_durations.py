@@ -1,7 +1,11 @@
-"""How long jobs take, and how long a run will: against schedules made by hand."""
+"""How long jobs take, and how long a run will: against schedules made by hand, and by the plainest way there is."""
+
+import random
+import sys
 
 import pytest
 
+from marrowflow.watch import durations as module
 from marrowflow.watch.durations import Durations, read_durations, time_left
 from marrowflow.watch.plan import Plan, PlannedJob
 
@@ -73,6 +77,75 @@ def test_benchmarks_of_rules_without_wildcards_and_broken_ones(tmp_path):
 )
 def test_the_rest_of_a_run_is_as_long_as_its_schedule(plan, seconds):
     assert time_left(plan.jobs, plan, lengths(a=10.0, b=4.0, c=3.0)) == (seconds, [])
+
+
+def played(plan, seconds):
+    """Play a run through job by job, looking at all of them whenever one has ended.
+
+    Returns its length.
+    """
+    jobs = {each.id: each for each in plan.jobs}
+    depends = {}
+    for id_ in sorted(jobs, reverse=True):  # needs have lower numbers
+        depends[id_] = seconds[id_] + max((depends[n] for n in depends if id_ in jobs[n].needs), default=0)
+    left, ended, busy, now = set(jobs), set(), {}, 0
+    while left or busy:
+        for id_ in sorted(left, key=lambda n: (-depends[n], n)):
+            threads = sum(min(jobs[n].threads, plan.cores) for n in [id_, *busy])
+            gpus = sum(min(jobs[n].gpus, plan.gpus) for n in [id_, *busy])
+            fits = threads <= plan.cores and gpus <= plan.gpus and len(busy) < plan.slots
+            if fits and ended.issuperset(jobs[id_].needs):
+                busy[id_] = now + seconds[id_]
+                left.remove(id_)
+        first = min(busy, key=lambda n: (busy[n], n))
+        now = busy.pop(first)
+        ended.add(first)
+    return now
+
+
+def random_plan(seed, count=40):
+    rng = random.Random(seed)
+    jobs = []
+    for id_ in range(count):
+        needs = rng.sample(range(id_), min(id_, rng.choice([0, 0, 1, 2])))
+        jobs.append(job(id_, f"r{id_}", needs, rng.choice([1, 1, 2, 3, 8]), rng.choice([0, 0, 1, 2])))
+    limits = {"cores": rng.randint(1, 6), "gpus": rng.randint(0, 2), "slots": rng.randint(1, 5)}
+    return Plan(jobs, **limits), {id_: rng.randint(0, 20) for id_ in range(count)}
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_run_of_any_shape_is_as_long_as_when_it_is_played_job_by_job(seed):
+    plan, seconds = random_plan(seed)
+    told, unknown = time_left(plan.jobs, plan, lengths(**{f"r{id_}": float(s) for id_, s in seconds.items()}))
+    assert (told, unknown) == (played(plan, seconds), [])
+
+
+def lines_run(count, **limits):
+    """Count the lines that are run to schedule a number of jobs, half of which want a GPU."""
+    plan = Plan([job(n, "a", gpus=n % 2) for n in range(count)], **limits)
+    run = 0
+
+    def trace(frame, event, _):
+        nonlocal run
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        run += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        time_left(plan.jobs, plan, lengths(a=10.0))
+    finally:
+        sys.settrace(before)
+    return run
+
+
+@pytest.mark.parametrize(
+    "limits", [{"cores": 4}, {"cores": 8, "gpus": 1}, {"slots": 5}], ids=["cores", "gpus", "slots"]
+)
+def test_twice_the_jobs_take_twice_the_work(limits):
+    assert 1.8 < lines_run(400, **limits) / lines_run(200, **limits) < 2.2
 
 
 def test_a_running_job_needs_what_is_left_of_it_and_an_overdue_one_nothing():

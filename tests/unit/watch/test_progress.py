@@ -1,5 +1,7 @@
 """How far a run is: events by hand, on a clock by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from marrowflow.watch.durations import Durations
@@ -62,6 +64,41 @@ def test_stages_of_unknown_length_are_said_to_be_and_become_known_by_their_first
     )
 
 
+def test_a_submitted_job_may_still_wait_and_counts_in_full():
+    """Five hours after its submission, too: it has not run for one of its seconds, as far as anybody knows."""
+    run = progress(cores=None, slots=9)
+    run.started([1, 2], 1000.0)
+    assert run.line(19000.0) == (
+        "0 of 5 jobs done; about 2 min left, waiting in the queue not counted"
+        " (training 2 min, statistics 10 s, reports 30 s);"
+        " submitted: train_fold m 0 5 h, train_fold m 1 5 h"
+    )
+
+
+def benchmark(tmp_path, seconds):
+    path = tmp_path / "benchmarks/train_fold/m.tsv"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t5.0\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "seconds", "left"),
+    [
+        # nothing is known of it: the other training takes what this one took
+        ({"report_study": 30.0}, 50.0, "at least 1 min left"),
+        # three times what was expected, so that 100 + 10 + 30 s become 420
+        (LENGTHS, 300.0, "about 7 min left"),
+    ],
+)
+def test_on_a_cluster_a_jobs_benchmark_says_how_long_it_ran(tmp_path, lengths, seconds, left):
+    run = progress(lengths, cores=None, slots=9)
+    run.jobs[1] = replace(run.jobs[1], benchmark=benchmark(tmp_path, seconds))
+    run.started([1], 1000.0)
+    run.finished(1, 19000.0)
+    assert run.line(19000.0).split(", waiting")[0] == f"1 of 5 jobs done; {left}"
+
+
 @pytest.mark.parametrize(
     ("cores", "left"), [(1, "about 8 min left"), (None, "about 2 min left, waiting in the queue not counted")]
 )
@@ -98,7 +135,7 @@ def test_the_closing_tells_of_success_or_of_each_failed_job_once_more(tmp_path):
     for n in range(5):
         run.started([n], 1000.0 + n)
         run.finished(n, 1060.0 + n)
-    assert run.closing(1090.0) == ["all 5 jobs done in 2 min"]
+    assert run.closing(1090.0) == ["done: 5 jobs in 2 min"]
     log = tmp_path / "beta.log"
     log.write_text("INFO reading\nerror: no patient of class AML\n")
     run = progress()
@@ -121,14 +158,71 @@ def test_a_failed_job_shows_its_logs_and_the_end_of_the_last_that_says_something
     lines = failure_lines(
         Failure(job, [str(own), str(slurm), str(missing)], "SLURM status is: OUT_OF_MEMORY"), {}
     )
-    assert lines[:5] == [
+    assert lines == [
         "FAILED train_fold: model m, fold 0",
         "  SLURM status is: OUT_OF_MEMORY",
         f"  log: {own} (empty or missing)",
         f"  log: {slurm}",
+        *(f"  | line {n}" for n in range(31, 50)),
+        "  | slurmstepd: out of memory",
         f"  log: {missing} (empty or missing)",
     ]
-    assert lines[5:] == [*(f"  | line {n}" for n in range(31, 50)), "  | slurmstepd: out of memory"]
+
+
+@pytest.fixture
+def clusters(tmp_path):
+    """Two logs of a failed job, as it is on a cluster: the step's own, and what the nested Snakemake said of it."""
+    own, slurm = tmp_path / "own.log", tmp_path / "slurm.log"
+    own.write_text("".join(f"epoch {n}\n" for n in range(30)))
+    boilerplate = [f"Building DAG of jobs... {n}" for n in range(30)]
+    slurm.write_text("\n".join([*boilerplate, "At least one job failed.", "slurmstepd: TIME LIMIT"]) + "\n")
+    return own, slurm
+
+
+def test_a_failed_job_of_a_cluster_shows_its_own_log_before_the_last_lines_of_the_clusters(clusters):
+    own, slurm = clusters
+    assert failure_lines(Failure(jobs()[1], [str(own), str(slurm)]), {}) == [
+        "FAILED train_fold: model m, fold 0",
+        f"  log: {own}",
+        *(f"  | epoch {n}" for n in range(10, 30)),
+        f"  log: {slurm}",
+        *(f"  | Building DAG of jobs... {n}" for n in (27, 28, 29)),
+        "  | At least one job failed.",
+        "  | slurmstepd: TIME LIMIT",
+    ]
+
+
+def test_the_closing_tells_a_steps_error_in_full_and_without_one_what_cluster_and_logs_say_last(clusters):
+    own, slurm = clusters
+    run = progress(cores=None)
+    run.failure(1, [str(own), str(slurm)], "SLURM status is: 'TIMEOUT'\nsee sacct")
+    assert run.closing(1010.0)[4:] == [
+        "    SLURM status is: 'TIMEOUT'",
+        "    epoch 29",
+        "    slurmstepd: TIME LIMIT",
+    ]
+    own.write_text(
+        own.read_text() + "error: 2 tables do not fit:\n  a.csv has no column x\n  b.csv is empty\n"
+    )
+    assert run.closing(1010.0)[4:] == [
+        "    SLURM status is: 'TIMEOUT'",
+        "    error: 2 tables do not fit:",
+        "      a.csv has no column x",
+        "      b.csv is empty",
+    ]
+
+
+def test_a_clusters_refusal_is_shown_with_what_was_asked_for():
+    call = f"sbatch --job-name {'x' * 400} --gpus=a100:1 --mem 4000"
+    message = f"SLURM sbatch failed. The error message was 'no\x1b[1m such node'.\n    sbatch call:\n        {call}\n"
+    lines = failure_lines(Failure(jobs()[1], [], message), {})
+    assert lines[1:] == [
+        "  SLURM sbatch failed. The error message was 'no[1m such node'.",
+        "      sbatch call:",
+        f"          {call}",
+    ]
+    endless = failure_lines(Failure(jobs()[1], [], "x" * 100_000), {})
+    assert len(endless[1].strip()) == 2000
 
 
 @pytest.mark.parametrize(

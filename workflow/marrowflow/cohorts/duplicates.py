@@ -17,7 +17,7 @@ Not found: copies that are turned, mirrored, or cropped by more than about a hun
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +67,7 @@ def near_duplicate_clusters(
     for pairs in _like_pairs(images.hashes, distance):
         one, other = component[images.positions[pairs]].T
         apart = pairs[one != other]
-        confirmed = apart[_confirmed(images.thumbs, apart)]
+        confirmed = apart[_confirmed(images.thumbs, images.thumbs, apart)]
         if len(confirmed):
             component = _united(component, images.positions[confirmed])
     return pd.factorize(component)[0].astype(np.int64)
@@ -75,6 +75,10 @@ def near_duplicate_clusters(
 
 def duplicate_pairs(left: pd.DataFrame, right: pd.DataFrame, distance: int) -> pd.DataFrame:
     """Find the images of ``right`` that duplicate one of ``left``, such as external ones seen in development.
+
+    Only images of different sides are compared, and an image of ``right`` only with those that come before the
+    duplicate found for it so far: a film on one side is not compared with itself, one on both sides once for
+    each frame of ``right``.
 
     Parameters
     ----------
@@ -86,30 +90,32 @@ def duplicate_pairs(left: pd.DataFrame, right: pd.DataFrame, distance: int) -> p
     Returns
     -------
     pandas.DataFrame
-        ``left``, ``right`` (case ids) and ``kind`` (``checksum`` or ``near``), one row a pair found directly,
-        in the inventories' order.
+        ``left``, ``right`` (case ids) and ``kind`` (``checksum`` or ``near``): each image of ``right`` that has
+        a duplicate once, with the first that it has in ``left``; in the order of ``left``, then of ``right``.
     """
-    columns = ["case_id", "sha256", "phash", "thumb"]
-    both = pd.concat([left[columns], right[columns]], ignore_index=True)
-    # Exact copies are compared through the first of them, so each image answers for its copies.
-    first = both["sha256"].map(_first_positions(both["sha256"].tolist())).to_numpy()
-    near = _near_pairs(both["sha256"].tolist(), both["phash"].tolist(), both["thumb"].tolist(), distance)
-    members = {int(k): v for k, v in both.groupby(first, sort=False).indices.items()}
-    border = len(left)
-    exact = [
-        (a, b) for m in members.values() for a in m[m < border] for b in m[m >= border] if both["sha256"][a]
-    ]
-    similar = [
-        (min(a, b), max(a, b))
-        for i, j in near.tolist()
-        for a in members[i]
-        for b in members[j]
-        if (a < border) != (b < border)
-    ]
-    rows = sorted({**dict.fromkeys(similar, "near"), **dict.fromkeys(exact, "checksum")}.items())
-    case = both["case_id"].to_numpy()
+    known, new = (
+        _comparable(table["sha256"].tolist(), table["phash"].tolist(), table["thumb"].tolist())
+        for table in (left, right)
+    )
+    first = _first_positions(left["sha256"].tolist())
+    nowhere = len(left)
+    same_file = np.asarray(
+        [first.get(value, nowhere) if value else nowhere for value in right["sha256"]], np.int64
+    )
+    partner = same_file.copy()
+    partner[new.positions] = _first_near(known, new, same_file[new.positions], distance)
+    # Each image answers for its exact copies.
+    partner = partner[right["sha256"].map(_first_positions(right["sha256"].tolist())).to_numpy(np.int64)]
+    rows = np.flatnonzero(partner < nowhere)
+    rows = rows[np.argsort(partner[rows], kind="stable")]
+    found = partner[rows]
     return pd.DataFrame(
-        [(case[a], case[b], kind) for (a, b), kind in rows], columns=["left", "right", "kind"], dtype="str"
+        {
+            "left": left["case_id"].to_numpy()[found],
+            "right": right["case_id"].to_numpy()[rows],
+            "kind": np.where(found == same_file[rows], "checksum", "near"),
+        },
+        dtype="str",
     )
 
 
@@ -162,44 +168,42 @@ def _comparable(sha256: Sequence[str], phash: Sequence[str], thumb: Sequence[byt
     return _Comparable(np.asarray(rows, np.int64), hashes, thumbs.reshape(len(rows), -1 if rows else 0))
 
 
-def _near_pairs(
-    sha256: Sequence[str], phash: Sequence[str], thumb: Sequence[bytes], distance: int
-) -> np.ndarray:
-    """Return the confirmed pairs among the first images of each checksum, int64, shape (pairs, 2), sorted."""
-    images = _comparable(sha256, phash, thumb)
-    # What is not confirmed, most of it, is let go at once.
-    confirmed = [pairs[_confirmed(images.thumbs, pairs)] for pairs in _like_pairs(images.hashes, distance)]
-    return images.positions[_distinct(confirmed, len(images.hashes))]
+def _first_near(known: _Comparable, new: _Comparable, limit: np.ndarray, distance: int) -> np.ndarray:
+    """Return the position of the first of ``known`` that each of ``new`` is a near duplicate of.
 
-
-def like_hashes(hashes: np.ndarray, distance: int) -> np.ndarray:
-    """Return all pairs i < j of 64-bit hashes that differ in at most ``distance`` bits.
-
-    Parameters
-    ----------
-    hashes
-        uint64, shape (n,).
-    distance
-        0 to 15.
-
-    Returns
-    -------
-    numpy.ndarray
-        int64, shape (pairs, 2), sorted.
+    Only positions below ``limit`` (int64, one for each of ``new``) are looked at; where none is found, it is returned.
     """
-    return _distinct(_like_pairs(hashes, distance), len(hashes))
+    partner = limit.copy()
+    for low, high in _bands(distance):
+        keys = _band(known.hashes, low, high)
+        order = np.argsort(keys, kind="stable")
+        wanted = _band(new.hashes, low, high)
+        start, stop = (np.searchsorted(keys[order], wanted, side) for side in ("left", "right"))
+        at, step = np.arange(len(wanted)), 0
+        # The stable order lets positions ascend within a bucket: past the partner found there is no better one.
+        while len(at := at[start[at] + step < stop[at]]):
+            other = order[start[at] + step]
+            before = known.positions[other] < partner[at]
+            at, other = at[before], other[before]
+            near = np.bitwise_count(known.hashes[other] ^ new.hashes[at]) <= distance
+            pairs = np.column_stack([other[near], at[near]])
+            confirmed = pairs[_confirmed(known.thumbs, new.thumbs, pairs)]
+            partner[confirmed[:, 1]] = known.positions[confirmed[:, 0]]
+            step += 1
+    return partner
 
 
 def _like_pairs(hashes: np.ndarray, distance: int) -> Iterator[np.ndarray]:
-    """Yield the pairs of `like_hashes`, each at least once, never more than one for each hash at a time.
+    """Yield all pairs i < j of hashes (uint64) that differ in at most ``distance`` bits, int64, shape (pairs, 2).
+
+    Each pair comes at least once; at a time never more than one for each hash.
 
     Of ``distance + 1`` bands of bits at least one is equal in such a pair, so that only hashes within
     one band's bucket are compared: sorted by the band, each with its neighbours ever further down.
     """
     count = len(hashes)
-    edges = np.linspace(0, _HASH_BITS, distance + 2).astype(int)
-    for low, high in itertools.pairwise(edges):
-        band = (hashes << np.uint64(_HASH_BITS - high)) >> np.uint64(_HASH_BITS - high + low)
+    for low, high in _bands(distance):
+        band = _band(hashes, low, high)
         order = np.argsort(band, kind="stable")
         keys, ordered = band[order], hashes[order]
         at, step = np.arange(count - 1), 1
@@ -212,18 +216,24 @@ def _like_pairs(hashes: np.ndarray, distance: int) -> Iterator[np.ndarray]:
             step += 1
 
 
-def _distinct(pairs: Iterable[np.ndarray], count: int) -> np.ndarray:
-    """Return pairs of numbers below ``count`` without repetitions, int64, shape (pairs, 2), sorted."""
-    codes = [np.empty(0, np.int64), *(some[:, 0] * count + some[:, 1] for some in pairs)]
-    return np.column_stack(np.divmod(np.unique(np.concatenate(codes)), max(count, 1)))
+def _bands(distance: int) -> Iterator[tuple[int, int]]:
+    """Yield the first bit of each of ``distance + 1`` bands, and the bit after its last."""
+    return itertools.pairwise(np.linspace(0, _HASH_BITS, distance + 2).astype(int).tolist())
 
 
-def _confirmed(thumbs: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Return for each pair whether its thumbnails (uint8, one a row) correlate to at least `CONFIRMED`."""
+def _band(hashes: np.ndarray, low: int, high: int) -> np.ndarray:
+    return (hashes << np.uint64(_HASH_BITS - high)) >> np.uint64(_HASH_BITS - high + low)
+
+
+def _confirmed(left: np.ndarray, right: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return for each pair whether its thumbnails correlate to at least `CONFIRMED`.
+
+    The first of a pair is a row of ``left``, the second one of ``right`` (uint8 both).
+    """
     verdicts = [np.empty(0, bool)]
     for start in range(0, len(pairs), _PAIRS_AT_ONCE):
         part = pairs[start : start + _PAIRS_AT_ONCE]
-        one, other = (_centred(thumbs[part[:, side]]) for side in (0, 1))
+        one, other = (_centred(thumbs[part[:, side]]) for side, thumbs in enumerate((left, right)))
         scale = np.sqrt((one * one).sum(1) * (other * other).sum(1))
         verdicts.append((one * other).sum(1) >= CONFIRMED * scale)
     return np.concatenate(verdicts)

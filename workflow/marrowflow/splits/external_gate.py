@@ -50,8 +50,7 @@ def check_external(development: pd.DataFrame, external: pd.DataFrame, distance: 
     seen, new = (table[table["status"] == "included"] for table in (development, external))
     pairs = duplicate_pairs(seen, new, distance)
     if len(pairs):
-        first = pairs.drop_duplicates("right")
-        problems = [f"{pair.right} is {_WORDS[str(pair.kind)]} {pair.left}" for pair in first.itertuples()]
+        problems = [f"{pair.right} is {_WORDS[str(pair.kind)]} {pair.left}" for pair in pairs.itertuples()]
         raise UserError(
             enumerate_problems("external images that stand in a development cohort:", problems)
             + "\nwrite `duplicate of <the development image>` into the column eligible of their manifest: they are "

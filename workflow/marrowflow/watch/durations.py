@@ -130,36 +130,46 @@ class _Schedule:
                     ready.append(after)
         return ready
 
-    def _wants(self, id_: int) -> list[float]:
+    def _wants(self, id_: int) -> tuple[float, ...]:
         job = self.jobs[id_]
         wanted = (job.threads, job.gpus, 1)
         # Snakemake scales a job down to what there is.
-        return [min(want, limit) for want, limit in zip(wanted, self.limits, strict=True)]
+        return tuple(min(want, limit) for want, limit in zip(wanted, self.limits, strict=True))
 
     def length(self) -> float:
         free = list(self.limits)
-        waits = {id_: set(needs) for id_, needs in self.waits.items()}
-        # What runs already comes first.
-        ready = [(id_ not in self.running, -self.tails[id_], id_) for id_ in self.tails if not waits[id_]]
-        heapq.heapify(ready)
-        busy: list[tuple[float, int]] = []
+        waits = {id_: len(needs) for id_, needs in self.waits.items()}
+        # Those that can start, by what they want: of a kind that finds no room, none need be looked at.
+        ready: dict[tuple[float, ...], list[tuple[bool, float, int]]] = defaultdict(list)
+        for id_, count in waits.items():
+            if not count:
+                # What runs already comes first.
+                entry = (id_ not in self.running, -self.tails[id_], id_)
+                heapq.heappush(ready[self._wants(id_)], entry)
+        busy: list[tuple[float, int, tuple[float, ...]]] = []
         now = 0.0
-        while ready or busy:
-            put_off = []
-            while ready:
-                entry = heapq.heappop(ready)
-                wants = self._wants(entry[2])
-                if all(want <= left for want, left in zip(wants, free, strict=True)):
-                    free = [left - want for want, left in zip(wants, free, strict=True)]
-                    heapq.heappush(busy, (now + self.seconds[entry[2]], entry[2]))
-                else:
-                    put_off.append(entry)
-            ready = put_off
-            now, ended = heapq.heappop(busy)
-            free = [left + want for left, want in zip(free, self._wants(ended), strict=True)]
+        while True:
+            while (wants := _first(ready, free)) is not None:
+                id_ = heapq.heappop(ready[wants])[2]
+                free = [left - want for want, left in zip(wants, free, strict=True)]
+                heapq.heappush(busy, (now + self.seconds[id_], id_, wants))
+            if not busy:
+                return now
+            now, ended, freed = heapq.heappop(busy)
+            free = [left + want for left, want in zip(free, freed, strict=True)]
             for after in self.feeds[ended]:
-                waits[after].discard(ended)
+                waits[after] -= 1
                 if not waits[after]:
-                    ready.append((True, -self.tails[after], after))
-            heapq.heapify(ready)
-        return now
+                    heapq.heappush(ready[self._wants(after)], (True, -self.tails[after], after))
+
+
+def _first(
+    ready: Mapping[tuple[float, ...], Sequence[tuple[bool, float, int]]], free: Sequence[float]
+) -> tuple[float, ...] | None:
+    """Return what the job wants that starts next; None when nothing that is ready finds room."""
+    fitting = [
+        wants
+        for wants, entries in ready.items()
+        if entries and all(want <= left for want, left in zip(wants, free, strict=True))
+    ]
+    return min(fitting, key=lambda wants: ready[wants][0], default=None)

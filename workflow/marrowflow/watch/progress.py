@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from marrowflow.records.benchmarks import read_cost
 from marrowflow.watch.durations import Durations, time_left
 from marrowflow.watch.plan import Plan, PlannedJob
 from marrowflow.watch.words import (
@@ -20,7 +23,10 @@ from marrowflow.watch.words import (
 
 TAIL = 20
 """Lines of a failed job's log that are shown."""
+_CLUSTERS_TAIL = 5  # lines of a cluster's log: it says of the job what the job could not
+_ERRORS_IN = 200  # last lines of a log in which a step's error is looked for
 _WIDEST = 300  # of such a line, in characters
+_LONGEST = 2000  # of a cluster's message, in characters
 _LAST_BYTES = 65536  # in which those lines are looked for
 _SURE_AFTER = 20.0  # seconds of ended jobs from which on this run's pace is believed
 
@@ -30,7 +36,7 @@ class Failure:
     """A job that failed, and how Snakemake or a cluster worded it."""
 
     job: PlannedJob
-    logs: Sequence[str]
+    logs: Sequence[str]  # the job's own before a cluster's
     message: str = ""
 
 
@@ -100,22 +106,24 @@ class Progress:
         """Return how far the run is, in one line."""
         rest = [job for id_, job in self.jobs.items() if id_ not in self.ended]
         ages = {id_: now - since for id_, since in self.running.items()}
+        # A cluster's jobs may still wait in its queue: nobody tells when they began.
+        ran = ages if self.plan.cores is not None else {}
         told = f"{len(self.ended)} of {jobs_in_words(len(self.jobs))} done"
         if self.failed:
             told += f", {len(self.failed)} failed"
         if rest:
-            told += f"; {self._left(rest, ages)}"
-        told += self._of_stages(rest, ages)
+            told += f"; {self._left(rest, ran)}"
+        told += self._of_stages(rest, ran)
         if ages:
             runs = [f"{job_in_brief(self.jobs[id_])} {time_in_words(age)}" for id_, age in ages.items()]
-            told += f"; running: {listed(runs, 3)}"
+            told += f"; {'running' if self.plan.cores is not None else 'submitted'}: {listed(runs, 3)}"
         return told
 
     def closing(self, now: float) -> list[str]:
         """Return how the run ended, the failed jobs once more."""
         took = time_in_words(now - self.start)
         if len(self.ended) == len(self.jobs):
-            return [f"all {jobs_in_words(len(self.jobs))} done in {took}"]
+            return [f"done: {jobs_in_words(len(self.jobs))} in {took}"]
         how = "interrupted" if self.interrupted else "stopped"
         lines = [f"{how} after {took}: {len(self.ended)} of {jobs_in_words(len(self.jobs))} done"]
         if self.failed:
@@ -123,8 +131,7 @@ class Progress:
         for failure in self.failed.values():
             lines.append(f"  {job_in_words(failure.job, self.plan.hospitals)}")
             lines += [f"    log: {path}" for path in failure.logs]
-            last = [line for path in failure.logs for line in tail(path, 1)][-1:] or [failure.message]
-            lines += [f"    {line.strip()}" for line in last if line.strip()]
+            lines += [f"    {line}" for line in _gist(failure)]
         return lines
 
     def _of_stages(self, rest: Sequence[PlannedJob], ages: Mapping[int, float]) -> str:
@@ -148,9 +155,11 @@ class Progress:
         return f"{'at least' if unknown else 'about'} {time_in_words(seconds * self._pace())} left{waiting}"
 
     def _learn(self, job: PlannedJob, seconds: float) -> None:
-        """Compare this run with earlier ones; a cluster's waiting time says nothing of a job's length."""
+        """Compare this run with earlier ones; on a cluster by a job's benchmark, without its time in the queue."""
         if self.plan.cores is None:
-            return
+            seconds = read_cost(Path(job.benchmark)).seconds
+            if math.isnan(seconds):
+                return
         expected = self.durations.of(job)
         if expected is not None:
             self._expected += expected
@@ -163,16 +172,29 @@ class Progress:
 
 
 def failure_lines(failure: Failure, hospitals: Mapping[str, str]) -> list[str]:
-    """Return what to show of a failed job: what it was, where its logs are and how the last of them ends."""
+    """Return what to show of a failed job: what it was, what a cluster said of it and how each of its logs ends."""
     lines = [f"FAILED {job_in_words(failure.job, hospitals)}"]
-    if failure.message:
-        lines.append(f"  {failure.message.strip()[:_WIDEST]}")
-    shown: list[str] = []
+    lines += [f"  {line}" for line in _readable(failure.message[:_LONGEST])]
+    most = TAIL
     for path in failure.logs:
-        last = tail(path, TAIL)
+        last = tail(path, most)
         lines.append(f"  log: {path}{'' if last else ' (empty or missing)'}")
-        shown = last or shown
-    return [*lines, *(f"  | {line}" for line in shown)]
+        lines += [f"  | {line}" for line in last]
+        if last:
+            most = _CLUSTERS_TAIL
+    return lines
+
+
+def _gist(failure: Failure) -> list[str]:
+    """Return what a cluster said first, and a step's error in full; without one, the last line of each log."""
+    lines = _readable(failure.message)[:1]
+    for path in failure.logs:
+        last = tail(path, _ERRORS_IN)
+        error = next((n for n, line in enumerate(last) if line.startswith("error:")), None)
+        if error is not None:
+            return [*lines, *last[error:][:TAIL]]
+        lines += last[-1:]
+    return [line.strip() for line in lines]
 
 
 def tail(path: str, lines: int) -> list[str]:
@@ -184,5 +206,9 @@ def tail(path: str, lines: int) -> list[str]:
             text = handle.read().decode(errors="replace")
     except OSError:
         return []
+    return [line[:_WIDEST] for line in _readable(text)][-lines:]
+
+
+def _readable(text: str) -> list[str]:
     clean = "".join(c if c in "\n\t" or c.isprintable() else "\n" if c == "\r" else "" for c in text)
-    return [line[:_WIDEST] for line in clean.split("\n") if line.strip()][-lines:]
+    return [line.rstrip() for line in clean.split("\n") if line.strip()]
