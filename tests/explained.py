@@ -14,18 +14,23 @@ from marrowflow.watch.words import STAGES
 
 def explain(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Ask what a run in a project would do; standard output and error are kept apart."""
-    done = subprocess.run(
-        [sys.executable, "-m", "marrowflow", "explain", "--", "--cores", "2", *arguments],
-        cwd=project,
-        env={**os.environ, "PYTHONPATH": str(project / "workflow")},
+    done = ask(project, project / "workflow", "--", "--cores", "2", *arguments)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def ask(folder: Path, package: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``explain`` with exactly these arguments, in a folder with a Snakefile, out of the folder that holds the package."""
+    return subprocess.run(
+        [sys.executable, "-m", "marrowflow", "explain", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(package)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
     )
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 def jobs_said(text: str) -> dict[str, int]:

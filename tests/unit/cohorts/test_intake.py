@@ -109,6 +109,18 @@ def test_nothing_left_is_an_error(site):
         take(site, min_side=500)
 
 
+def refuse_images(monkeypatch: pytest.MonkeyPatch, reason: int) -> None:
+    """Let the system refuse every image, but not the manifest, with an error number."""
+    real = Path.read_bytes
+
+    def read(path: Path) -> bytes:
+        if path.suffix == ".csv":
+            return real(path)
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+
+
 def test_a_file_that_cannot_be_opened_is_unreadable(site, monkeypatch):
     real = Path.read_bytes
 
@@ -126,14 +138,7 @@ def test_a_file_that_cannot_be_opened_is_unreadable(site, monkeypatch):
 
 @pytest.mark.parametrize("reason", [errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP])
 def test_a_cohort_of_which_no_file_can_be_opened_stops(site, monkeypatch, reason):
-    real = Path.read_bytes
-
-    def read(path: Path) -> bytes:
-        if path.suffix == ".csv":
-            return real(path)
-        raise OSError(reason, os.strerror(reason))
-
-    monkeypatch.setattr(Path, "read_bytes", read)
+    refuse_images(monkeypatch, reason)
     with pytest.raises(UserError, match=rf"no image is left.*\n.*cannot be opened \({os.strerror(reason)}\)"):
         take(site, on_unreadable="exclude")
 
@@ -144,15 +149,7 @@ def test_a_cohort_of_which_no_file_can_be_opened_stops(site, monkeypatch, reason
 )
 def test_images_that_vanish_meanwhile_are_no_exclusions(site, monkeypatch, reason):
     """Of a disk that was taken away nothing can be read: the study would go on with fewer patients."""
-
-    real = Path.read_bytes
-
-    def read(path: Path) -> bytes:
-        if path.suffix == ".csv":
-            return real(path)
-        raise OSError(reason, os.strerror(reason))
-
-    monkeypatch.setattr(Path, "read_bytes", read)
+    refuse_images(monkeypatch, reason)
     with pytest.raises(UserError, match=r"a\.png cannot be read any more .*Bring it back") as error:
         take(site, on_unreadable="exclude")
     assert "eligible" not in str(error.value)  # images of rows that are not are read too

@@ -9,6 +9,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,14 +204,14 @@ def _own(said: Connection) -> None:
     time.sleep(60)
 
 
-@pytest.fixture
-def start_job() -> Iterator[Callable[[], Connection]]:
-    """Start a process that takes a device as jobs do, and sends it once it has it."""
+@contextmanager
+def started_with(target: Callable[..., None]) -> Iterator[Callable[..., Connection]]:
+    """Give what starts a process of ``target(*arguments, connection)`` and returns the connection; all end with the block."""
     started: list[Any] = []
 
-    def start() -> Connection:
+    def start(*arguments: Any) -> Connection:
         ours, theirs = PROCESSES.Pipe()
-        process = PROCESSES.Process(target=_own, args=(theirs,), daemon=True)
+        process = PROCESSES.Process(target=target, args=(*arguments, theirs), daemon=True)
         process.start()
         started.append(process)
         return ours
@@ -219,6 +220,13 @@ def start_job() -> Iterator[Callable[[], Connection]]:
     for process in started:
         process.kill()
         process.join()
+
+
+@pytest.fixture
+def start_job() -> Iterator[Callable[[], Connection]]:
+    """Start a process that takes a device as jobs do, and sends it once it has it."""
+    with started_with(_own) as start:
+        yield start
 
 
 def test_a_job_of_an_allocation_takes_the_gpu_that_it_was_given(
@@ -295,19 +303,8 @@ def nobody(hold: Any) -> Iterator[Callable[[Path], Connection]]:
     """Start a process of another user that claims one of `NAMES`, in a folder that its user may reach."""
     if os.geteuid() != 0:
         pytest.skip("only root can start another user's process, and these tests run as another user")
-    started: list[Any] = []
-
-    def start(folder: Path) -> Connection:
-        ours, theirs = PROCESSES.Pipe()
-        process = PROCESSES.Process(target=_as_nobody, args=(folder, theirs), daemon=True)
-        process.start()
-        started.append(process)
-        return ours
-
-    yield start
-    for process in started:
-        process.kill()
-        process.join()
+    with started_with(_as_nobody) as start:
+        yield start
 
 
 @pytest.fixture

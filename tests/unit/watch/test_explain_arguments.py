@@ -1,10 +1,9 @@
 """What `python -m marrowflow explain` hands on to Snakemake: a small workflow, which the real one reads."""
 
-import os
-import subprocess
-import sys
+from functools import partial
 
 import pytest
+from explained import ask
 from project import ROOT
 from snakemake.cli import get_argument_parser
 
@@ -32,18 +31,7 @@ def explained(tmp_path):
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     (tmp_path / "config.yaml").write_text("{}\n")
 
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "marrowflow", "explain", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
+    return partial(ask, tmp_path, ROOT / "workflow")
 
 
 @pytest.mark.parametrize(

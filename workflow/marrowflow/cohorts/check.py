@@ -13,9 +13,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from marrowflow.cli import existing_file, step_parser
+from marrowflow.cli import step_parser
 from marrowflow.cohorts.image_paths import path_problems
-from marrowflow.cohorts.manifest import read_label_map, read_manifest
+from marrowflow.cohorts.manifest import add_manifest, read_label_map, read_manifest
 from marrowflow.config import ClassName, Section, read_options
 from marrowflow.files import sha256_of, write_json
 
@@ -32,9 +32,7 @@ class Options(Section):
 def main(argv: Sequence[str]) -> None:
     """Write the number of images and the checksum of a manifest that is in order."""
     parser = step_parser("cohorts.check", "Check a manifest before any of its archives is read.")
-    parser.add_argument("--cohort", required=True, help="the cohort's name")
-    parser.add_argument("--manifest", required=True, type=existing_file, help="its manifest (CSV or TSV)")
-    parser.add_argument("--label-map", type=existing_file, help="CSV with the columns label and class")
+    add_manifest(parser)
     parser.add_argument("--out", required=True, type=Path, help="the note to write (.json)")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)

@@ -24,7 +24,7 @@ from marrowflow.cli import existing_file, step_parser
 from marrowflow.cohorts.duplicates import cluster_inventory
 from marrowflow.cohorts.eligibility import EXCLUDED, INCLUDED, judge
 from marrowflow.cohorts.image_paths import archive_problems
-from marrowflow.cohorts.manifest import read_label_map, read_manifest
+from marrowflow.cohorts.manifest import add_manifest, read_label_map, read_manifest
 from marrowflow.cohorts.measured import read_measured
 from marrowflow.cohorts.taken import take_in
 from marrowflow.config import ClassName, Intake, Section, read_options
@@ -72,9 +72,7 @@ class Options(Section):
 def main(argv: Sequence[str]) -> None:
     """Run the step."""
     parser = step_parser("cohorts.intake", "Check a manifest, read its images and write the inventory.")
-    parser.add_argument("--cohort", required=True, help="the cohort's name")
-    parser.add_argument("--manifest", required=True, type=existing_file, help="its manifest (CSV or TSV)")
-    parser.add_argument("--label-map", type=existing_file, help="CSV with the columns label and class")
+    add_manifest(parser)
     parser.add_argument(
         "--measured",
         type=existing_file,

@@ -21,6 +21,7 @@ identified a person is refused. A ``patient_id`` that is blank in every row coun
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import math
 import re
@@ -32,6 +33,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from marrowflow.cli import existing_file
 from marrowflow.cohorts.delimited import Delimited, read_delimited
 from marrowflow.cohorts.identifiers import identifying_kind
 from marrowflow.cohorts.image_paths import image_problems
@@ -84,6 +86,13 @@ LookUp = Callable[[Sequence[str], Sequence[int]], list[str]]
 """Paths of images and their lines → what is wrong with them, one sentence each."""
 
 _SEXES = {"f": "female", "m": "male", "o": "other", "u": "unknown"}
+
+
+def add_manifest(parser: argparse.ArgumentParser) -> None:
+    """Add what a step that reads a hospital's manifest is told: the cohort, the manifest, the label map."""
+    parser.add_argument("--cohort", required=True, help="the cohort's name")
+    parser.add_argument("--manifest", required=True, type=existing_file, help="its manifest (CSV or TSV)")
+    parser.add_argument("--label-map", type=existing_file, help="CSV with the columns label and class")
 
 
 def read_manifest(

@@ -16,7 +16,7 @@ import pandas as pd
 from marrowflow.cli import add_folders, existing_file, progress, step_parser
 from marrowflow.config import Augmentation, Section, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import note_written
+from marrowflow.files import clear_parts, make_folder, note_written, part_of
 from marrowflow.images.augment import apply
 from marrowflow.images.store import PackedPixels
 from marrowflow.images.whitening import fit_whitening
@@ -39,8 +39,9 @@ def materialise(plan: pd.DataFrame, parents: PackedPixels, augmentation: Augment
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: remove it, or name another folder for the pictures")
     whitening = fit_whitening(plan, parents.of, augmentation)
-    beside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
+    make_folder(folder.parent, folder)
+    clear_parts(folder, folder=True)
+    beside = part_of(folder, folder=True)
     try:
         for rows in progress(list(_batches(plan)), "materialise", unit="batches"):
             pictures = apply(parents.of(rows["case_id"]), rows, whitening)
