@@ -134,7 +134,7 @@ def test_ctrl_c_leaves_nothing_in_the_queue_and_the_next_run_finishes(run, copy,
         assert (job.field("TresPerJob"), job.field("NumCPUs")) == ("gres:gpu:1", "2")
     os.killpg(running.process.pid, signal.SIGINT)
     assert running.process.wait(300) != 0
-    assert slurm("squeue", "--noheader") == ""
+    wait_for(lambda: not slurm("squeue", "--noheader"), "an empty queue")
     run(WEIGHTS, other).finish()
     logs = (copy / f"results/demo/logs/train_fold/{NETWORK}").iterdir()
     assert any(RESUMED.search(path.read_text()) for path in logs)
