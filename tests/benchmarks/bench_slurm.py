@@ -36,6 +36,8 @@ INTERVALS = (5, 20)
 def prepared(folder: Path) -> Path:
     """Return a project in which nothing is left to do but the jobs that are measured."""
     project = copy_project(folder / "marrowflow")
+    # Ten repeats: k folds would take ten groups of patients of each class.
+    replace(project / "config.yaml", "  scheme: kfold\n", "  scheme: monte_carlo\n")
     replace(project / "config.yaml", "  folds: 3\n", f"  folds: {FOLDS}\n")
     plans = [f"results/demo/augmentation/sound/{fold}/plan.parquet" for fold in range(FOLDS)]
     stores = [f"results/demo/images/alpha/{colour}/store.json" for colour in COLOURS]
