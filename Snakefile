@@ -14,8 +14,20 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/demo.smk"
-include: "workflow/rules/cohorts.smk"
-include: "workflow/rules/images.smk"
+
+
+# The front half: what stands before the prediction tables.
+if STUDY.slides:
+
+    include: "workflow/rules/slides.smk"
+
+else:
+
+    include: "workflow/rules/cohorts.smk"
+    include: "workflow/rules/images.smk"
+    include: "workflow/rules/networks.smk"
+
+
 include: "workflow/rules/splits.smk"
 include: "workflow/rules/learning.smk"
 include: "workflow/rules/statistics.smk"
@@ -32,7 +44,7 @@ rule all:
     input:
         report="results/<study>/report/index.html",
         external=collect("results/<study>/external/{cohort}/report.html", cohort=EXTERNAL),
-        package="results/<study>/package/package.json",
+        package=PACKAGE,
         lineage="results/<study>/lineage.html",
         crate="results/<study>/ro-crate-metadata.json",
         pictures=PICTURES,

@@ -14,6 +14,9 @@ bt5153
     Single cells of 250 x 250 px in 21 types, without patient ids, one source for development.
 aamds2022
     Smear fields of a bank of smears (development) and of a hospital (external); AA, MDS, AML.
+wang2022
+    Whole slides, pyramidal TIFF at .1 micrometres a pixel, of 129 patients (development) and 30 of a second hospital
+    (external), whose files do not say how large their pixels are; AML, CML, ALL, CLL, MM.
 """
 
 from __future__ import annotations
@@ -31,12 +34,14 @@ import pandas as pd
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "workflow"))
 
+from painted_slides import FIELD, write_slide  # noqa: E402
+
 from marrowflow.cli import progress  # noqa: E402
 from marrowflow.demo.hospitals import HOSPITALS, Hospital  # noqa: E402
 from marrowflow.demo.smear import Patient, draw_patient, paint_field  # noqa: E402
 from marrowflow.files import write_table, written_whole  # noqa: E402
 
-STUDIES = ("huang2020", "bt5153", "aamds2022")
+STUDIES = ("huang2020", "bt5153", "aamds2022", "wang2022")
 
 # The 21 types of the published cells: the painter's kind that stands in, its size and its depth of stain.
 MARROW_TYPES: dict[str, tuple[str, float, float]] = {
@@ -80,11 +85,12 @@ def paint(study: str, out: Path, patients: int | None = None, images: int | None
     patients
         Of each class and hospital; cells of each type for bt5153, which knows no patients.
     images
-        Of each patient.
+        Of each patient; of wang2022, whose patients have a slide each, fields of `FIELD` pixels along a slide's longer side.
     """
     table = out / "cohorts.tsv"
     table.unlink(missing_ok=True)
-    cohorts = {"huang2020": _huang, "bt5153": _bt5153, "aamds2022": _aamds}[study](out, patients, images)
+    painters = {"huang2020": _huang, "bt5153": _bt5153, "aamds2022": _aamds, "wang2022": _wang}
+    cohorts = painters[study](out, patients, images)
     for cohort in cohorts:
         cohort["manifest"] = _named(out / cohort["cohort"] / "manifest.csv")
         cohort["source"] = "painted by this project"
@@ -161,6 +167,47 @@ def _with_disease(label: str, chance: np.random.Generator) -> Patient:
         mixture = {kind: share * (1 - blasts) for kind, share in mixture.items()} | {"myeloblast": blasts}
     like = draw_patient("healthy" if label == "AA" else "CML", chance)
     return dataclasses.replace(like, mixture=mixture)
+
+
+def _wang(out: Path, patients: int | None, images: int | None) -> list[dict[str, str]]:
+    across = images or 12
+    cohorts = []
+    for name, base, role, usual in (
+        ("first", "alpha", "development", {"AML": 45, "CML": 16, "ALL": 25, "CLL": 23, "MM": 20}),
+        ("second", "delta", "external", {"AML": 10, "CML": 4, "ALL": 6, "CLL": 6, "MM": 4}),
+    ):
+        camera = dataclasses.replace(HOSPITALS[base], name=name, width=FIELD, height=FIELD, resolution=10.0)
+        people = [
+            (label, _with_lymphoma(label, _generator(name, label, i)))
+            for label, number in usual.items()
+            for i in range(patients or number)
+        ]
+        folder = out / name
+        (folder / "slides").mkdir(parents=True, exist_ok=True)
+        (folder / "manifest.csv").unlink(missing_ok=True)
+        rows = []
+        order = _generator(name, "order").permutation(len(people))
+        for number, place in enumerate(progress(order, f"paint {name}", len(people), "slides"), start=1):
+            label, patient = people[place]
+            image = f"slides/P{number:04d}.tif"
+            stated = 0.1 if role == "development" else None
+            write_slide(folder / image, camera, patient, _generator(name, image), across, stated)
+            own = {"image": image, "patient_id": f"P{number:04d}", "label": label, "scanner": camera.scanner}
+            rows.append(own | {"reference": "painted"} | ({} if stated else {"mpp": "0.1"}))
+        write_table(folder / "manifest.csv", pd.DataFrame(rows))
+        cohorts.append({"cohort": name, "role": role, "hospital": f"Painted hospital, {name}"})
+    return cohorts
+
+
+def _with_lymphoma(label: str, chance: np.random.Generator) -> Patient:
+    """Draw a patient with leukaemia, or with myeloma: large lymphocytes stand in for plasma cells."""
+    if label not in ("CLL", "MM"):
+        return draw_patient(label, chance)
+    shares = chance.dirichlet(0.3 * np.array([85.0, 10.0, 5.0]))
+    mixture = dict(zip(("lymphocyte", "neutrophil", "monocyte"), shares.tolist(), strict=True))
+    like = draw_patient("healthy", chance)
+    grown = 1.25 if label == "MM" else 0.9
+    return dataclasses.replace(like, mixture=mixture, size=like.size * grown)
 
 
 # --- rows and files --------------------------------------------------------------------------------

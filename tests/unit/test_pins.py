@@ -18,7 +18,12 @@ RULES = re.findall(
 )
 
 # conda-forge's name -> PyPI's, where they differ
-PYPI = {"pytorch": "torch", "py-opencv": "opencv-python-headless", "matplotlib-base": "matplotlib"}
+PYPI = {
+    "pytorch": "torch",
+    "py-opencv": "opencv-python-headless",
+    "matplotlib-base": "matplotlib",
+    "openslide": "openslide-bin",
+}
 # what is imported -> conda-forge's name, where they differ
 CONDA = {
     "cv2": "py-opencv",
@@ -27,6 +32,7 @@ CONDA = {
     "yaml": "pyyaml",
     "PIL": "pillow",
     "matplotlib": "matplotlib-base",
+    "openslide": "openslide-python",
 }
 # Versions that both conda-forge and PyPI have, and that work together on this Python.
 PROVEN = {
@@ -44,6 +50,8 @@ PROVEN = {
     "jinja2": "3.1.6",
     "pillow": "12.2.0",
     "tqdm": "4.67.3",
+    "openslide": "4.0.0",
+    "openslide-python": "1.4.3",
 }
 
 
@@ -138,6 +146,8 @@ def test_an_environment_holds_what_the_rules_code_imports_and_no_more(rule, body
     import sys
 
     needed = {CONDA.get(name, name) for name in imported - {own} - set(sys.stdlib_module_names)}
+    # The Python package is a face of the C library.
+    needed |= {"openslide"} & {name.removesuffix("-python") for name in needed}
     # pandas reads Parquet through pyarrow without an import of ours
     held = set(dependencies(ROOT / "envs" / f"{rule}.yaml")) - {"python", "pip"}
     assert needed | {"pyarrow"} == held | {"pyarrow"}

@@ -28,6 +28,8 @@ from marrowflow.section import Identifier as Identifier
 from marrowflow.section import OpenShare as OpenShare
 from marrowflow.section import Section as Section
 from marrowflow.section import Share as Share
+from marrowflow.study_slides import Aggregation as Aggregation
+from marrowflow.study_slides import Slides as Slides
 from marrowflow.study_texts import About as About
 from marrowflow.study_texts import Texts as Texts
 
@@ -281,6 +283,13 @@ class Model(Section):
         return self
 
 
+class Aggregator(Aggregation):
+    """How a slide's tiles become one answer, and how that is trained; equations in `marrowflow.slides.aggregators`."""
+
+    training: Training = Training()
+    """This aggregator's training loop: the study's `training:` with what is overridden here. A batch is so many slides."""
+
+
 class Grid(Section):
     """Models by the dozen: every network in every mode, variant and seed is a model `<network>_<mode>[_<variant>][_seed<n>]`."""
 
@@ -495,8 +504,12 @@ class Study(Texts):
     training: Training = Training()
     grid: Grid | None = None
     """Models by the dozen, beside those under `models:`; one listed there takes the place of the cell of the same name."""
-    models: dict[Identifier, Model] = Field(default={}, min_length=1, validate_default=True)
-    """Networks by name; each is trained on each of its colour recipes. Needed unless there is a `grid:`."""
+    models: dict[Identifier, Model] = {}
+    """Networks by name; each is trained on each of its colour recipes. Needed unless there is a `grid:`, or `slides:`."""
+    slides: Slides | None = None
+    """A study of whole slides; left out, a study of images."""
+    aggregators: dict[Identifier, Aggregator] = {}
+    """Of a study of whole slides: networks by name, each trained on each of its tilings."""
     ensembles: dict[Identifier, Ensemble] = {}
     """Index tests that are the mean of several models, by name."""
     threshold: Threshold = Threshold()
@@ -520,25 +533,21 @@ class Study(Texts):
         listed = data.get("models") or {}
         if isinstance(data.get("grid"), dict) and isinstance(listed, dict):
             data = {**data, "models": {**cells(data["grid"]), **listed}}
-        if not isinstance(data.get("models"), dict):
-            return data
         shared = data.get("training") or {}
-        models = {
-            name: {**model, "training": {**shared, **(model.get("training") or {})}}
-            if isinstance(model, dict) and isinstance(shared, dict)
-            else model
-            for name, model in data["models"].items()
-        }
-        return {**data, "models": models}
+        for place in ("models", "aggregators"):
+            if isinstance(data.get(place), dict) and isinstance(shared, dict):
+                data = {**data, place: {name: _with(shared, own) for name, own in data[place].items()}}
+        return data
 
     @model_validator(mode="after")
     def _names_refer(self) -> Study:
         _refuse_bad_classes(self.classes)
+        self._check_kind()
         self._refuse_unknown(self.study.intended_prevalence, self.classes, "study.intended_prevalence")
         for name, reader in self.readers.items():
             if reader.unit not in self.units and reader.unit == "patient":
                 raise ValueError(f"readers.{name}.unit: the study counts no patients (units: {self.units})")
-            if name in self.models or name in self.ensembles:
+            if name in self.networks or name in self.ensembles:
                 raise ValueError(
                     f"readers.{name}: a model or an ensemble has this name already; choose another"
                 )
@@ -598,6 +607,37 @@ class Study(Texts):
         """Endpoints that are measured: with two classes a yes/no endpoint asks the same as both together."""
         return [*self.endpoints, *([CLASSES] if len(self.classes) > 2 or not self.endpoints else [])]
 
+    def _check_kind(self) -> None:
+        """A study is of images or of whole slides: keys of the other kind would be read by nobody."""
+        if self.slides is None:
+            if self.aggregators:
+                raise ValueError(
+                    "aggregators: sum up the tiles of whole slides; add slides:, or list networks under models:"
+                )
+            if not self.models:
+                raise ValueError("models: name a network at least, or spell them out by grid:")
+            return
+        if self.models:
+            raise ValueError("models: are trained on images; in a study of whole slides list aggregators:")
+        for name in ("grid", "images", "colour", "augmentation"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: is of studies of images; in a study of whole slides leave it out")
+        if not self.aggregators:
+            raise ValueError("aggregators: name one at least, such as {paper: {kind: wang2022}}")
+        for name, aggregator in self.aggregators.items():
+            place = f"aggregators.{name}"
+            self._refuse_unknown(aggregator.tilings or [], self.slides.tilings, f"{place}.tilings")
+            _refuse_repeats(aggregator.tilings or [], f"{place}.tilings")
+            if isinstance(aggregator.instances, dict):
+                self._refuse_unknown(aggregator.instances, self.slides.tilings, f"{place}.instances")
+                lacking = [t for t in self.colours_of(name) if t not in aggregator.instances]
+                if lacking:
+                    raise ValueError(f"{place}.instances: give a number for the tiling {lacking[0]!r} too")
+            if isinstance(aggregator.training.class_weights, dict):
+                self._refuse_unknown(
+                    aggregator.training.class_weights, self.classes, f"{place}.training.class_weights"
+                )
+
     def _check_choice(self, choice: Choice) -> None:
         self._refuse_unknown([choice.endpoint or CLASSES], self._measured, "report.choose.endpoint")
         if self.splits.scheme != "kfold":
@@ -627,17 +667,19 @@ class Study(Texts):
 
     def _check_ensemble(self, name: str) -> None:
         place = f"ensembles.{name}"
-        if name in self.models:
+        if name in self.networks:
             raise ValueError(f"{place}: a model has this name already; choose another")
         for pattern in self.ensembles[name].members:
-            if not fnmatch.filter(self.models, pattern):
-                raise ValueError(f"{place}.members: {not_among(pattern, list(self.models))}")
+            if not fnmatch.filter(self.networks, pattern):
+                raise ValueError(f"{place}.members: {not_among(pattern, list(self.networks))}")
         members = self.members_of(name)
         if len(members) < 2:
             raise ValueError(
                 f"{place}.members: an ensemble of {members[0]!r} alone is that model; name two or more"
             )
-        answers = {(self.models[m].head, frozenset(self.models[m].heads)) for m in members}
+        answers = {
+            (self.models[m].head, frozenset(self.models[m].heads)) for m in members if m in self.models
+        }
         if len(answers) > 1:
             raise ValueError(
                 f"{place}.members: {members} do not answer the same questions (head:, heads:), so that their "
@@ -668,7 +710,7 @@ class Study(Texts):
     @property
     def index_tests(self) -> list[str]:
         """All `<model>-<colour>` of the study, models before ensembles, in the order of the file; a declared primary one first."""
-        names = [*self.models, *self.ensembles]
+        names = [*self.networks, *self.ensembles]
         tests = [f"{name}-{colour}" for name in names for colour in self.colours_of(name)]
         first = self.report.primary
         return tests if first is None or first not in tests else [first, *(t for t in tests if t != first)]
@@ -676,7 +718,7 @@ class Study(Texts):
     def members_of(self, ensemble: str) -> list[str]:
         """Return the models of an ensemble, each once, in the order of the file."""
         patterns = self.ensembles[ensemble].members
-        return [m for m in self.models if any(fnmatch.fnmatchcase(m, pattern) for pattern in patterns)]
+        return [m for m in self.networks if any(fnmatch.fnmatchcase(m, pattern) for pattern in patterns)]
 
     @property
     def fold_names(self) -> dict[str, list[str]]:
@@ -691,12 +733,43 @@ class Study(Texts):
         assert rule is not None  # the validator of Splits saw to it
         return rule.folds if rule.scheme in ("kfold", "monte_carlo") else 1
 
+    @property
+    def networks(self) -> Mapping[str, Model | Aggregator]:
+        """What is trained, by name: the models, or in a study of whole slides the aggregators."""
+        return self.aggregators if self.slides is not None else self.models
+
+    @property
+    def views(self) -> list[str]:
+        """Names of the ways in which cases are seen: colour recipes, or in a study of whole slides tilings."""
+        return list(self.slides.tilings if self.slides is not None else self.colour)
+
     def colours_of(self, name: str) -> list[str]:
-        """Return the colour recipes that a model is trained on, or that an ensemble answers on."""
-        if name in self.models:
-            return self.models[name].colours or list(self.colour)
-        shared = [c for c in self.colour if all(c in self.colours_of(m) for m in self.members_of(name))]
+        """Return the colour recipes (or tilings) that a model is trained on, or that an ensemble answers on."""
+        if name in self.networks:
+            network = self.networks[name]
+            own = network.tilings if isinstance(network, Aggregator) else network.colours
+            return own or self.views
+        shared = [c for c in self.views if all(c in self.colours_of(m) for m in self.members_of(name))]
         return self.ensembles[name].colours or shared
+
+
+def as_models(slides: Slides | None, aggregators: Mapping[str, Aggregator]) -> dict[str, Model]:
+    """Return aggregators as reports speak of networks: what sees the tiles, what sums them up, and how that is trained."""
+    if slides is None:
+        return {}
+    seen = slides.extractor
+    return {
+        name: Model(
+            network=f"{own.kind} on {seen.network}",
+            mode="scratch" if seen.weights == "none" else "frozen",
+            weights=seen.weights,
+            licence=seen.licence,
+            input_size=seen.input_size,
+            colours=own.tilings or list(slides.tilings),
+            training=own.training,
+        )
+        for name, own in aggregators.items()
+    }
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -733,6 +806,11 @@ def _validate(model: type[S], value: Any, source: str) -> S:
     except ValidationError as error:
         problems = [explain(model, detail) for detail in error.errors()]
         raise UserError(enumerate_problems(f"{source} cannot be used:", problems)) from error
+
+
+def _with(shared: dict[str, Any], own: Any) -> Any:
+    """Lay a network's own training keys over the study's."""
+    return {**own, "training": {**shared, **(own.get("training") or {})}} if isinstance(own, dict) else own
 
 
 def _refuse_repeats(names: list[str], place: str) -> None:

@@ -135,7 +135,7 @@ def _cause(cause: Cause) -> str:
 
 def _trained(plan: Plan, durations: Durations) -> str:
     """Return which networks train, and for how long."""
-    jobs = [job for job in plan.jobs if job.rule == TRAINING]
+    jobs = [job for job in plan.jobs if job.rule in TRAINING]
     if not jobs:
         return "nothing trains"
     tests = Counter("-".join(job.wildcards.get(name, "") for name in ("model", "colour")) for job in jobs)

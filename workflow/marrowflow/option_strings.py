@@ -37,7 +37,11 @@ def option_string(study: Study, names: Sequence[str], wildcards: Mapping[str, st
         model = wildcards["model"]
         known["model"] = {k: v for k, v in whole["models"][model].items() if k not in _OF_NO_WEIGHT}
         known["heads"] = heads_of(study, model)
-    if "colour" in wildcards:
+    if wildcards.get("model") in study.aggregators:
+        known |= _aggregator_of(study, wildcards["model"], wildcards["colour"])
+    if "colour" in wildcards and study.slides is not None:
+        known["tiling"] = whole["slides"]["tilings"][wildcards["colour"]]
+    elif "colour" in wildcards:
         known["recipe"] = whole["colour"][wildcards["colour"]]
     if "reader" in wildcards:
         known["unit"] = study.readers[wildcards["reader"]].unit
@@ -45,6 +49,16 @@ def option_string(study: Study, names: Sequence[str], wildcards: Mapping[str, st
         known["scheme"] = scheme_of(study, wildcards["protocol"])
         known["splits"] = _splits_of(whole["splits"], wildcards["protocol"])
     return json.dumps({n: known[n] for n in names}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _aggregator_of(study: Study, name: str, tiling: str) -> dict[str, Any]:
+    """Return what the training of one aggregator at one tiling depends on, section by section."""
+    own = study.aggregators[name]
+    return {
+        "aggregation": own.model_dump(mode="json", exclude={"training", "tilings", "instances"}),
+        "instances": own.instances_at(tiling),
+        "training": own.training.model_dump(mode="json"),
+    }
 
 
 def _splits_of(splits: dict[str, Any], protocol: str) -> dict[str, Any]:
@@ -74,10 +88,25 @@ def derived_sections(study: Study) -> dict[str, Any]:
             name: reader.model_dump(mode="json", exclude={"table"}) for name, reader in study.readers.items()
         },
         "reader_units": {name: reader.unit for name, reader in study.readers.items()},
+        # Of the slides' section, what each step of theirs depends on.
+        **_slides_of(study),
         # Threads are part of what a network answers.
-        "threads": {name: model.training.threads for name, model in study.models.items()},
+        "threads": {name: model.training.threads for name, model in study.networks.items()},
         # The team's sentences, which the reports print.
         "texts": study.model_dump(mode="json", include=set(Texts.model_fields)),
+    }
+
+
+def _slides_of(study: Study) -> dict[str, Any]:
+    if study.slides is None:
+        return {}
+    whole = study.slides.model_dump(mode="json")
+    return {
+        "tissue": whole["tissue"],
+        "tilings": whole["tilings"],
+        "extractor": {key: value for key, value in whole["extractor"].items() if key not in _OF_NO_WEIGHT},
+        # With regions always, tiles lie within anyhow.
+        "within": study.slides.regions == "training",
     }
 
 

@@ -58,12 +58,19 @@ try:
             "manifest": fetched(cohort.manifest),
             # Where its images lie as files, or that they come in parts; and the archives that hold them, by name.
             "images": ["--parts"] if cohort.shards else ["--images", cohort.folder],
+            "folder": cohort.folder,
             "archives": {name: fetched(place) for name, place in cohort.archives.items()},
             "hospital": cohort.hospital,
             "source": cohort.source,
         }
         for cohort in read_cohorts(Path(STUDY.cohorts))
     }
+    remote = [name for name, cohort in COHORTS.items() if cohort["archives"]]
+    if STUDY.slides and remote:
+        raise UserError(
+            f"{STUDY.cohorts}: cohort {remote[0]!r} lies in archives; whole slides are read in place, a region at a time: "
+            "copy them to a disk of this machine or cluster, and leave its column 'shards' empty"
+        )
     for reader, own in STUDY.readers.items():
         unknown = [] if isinstance(own.table, str) else [name for name in own.table if name not in COHORTS]
         if unknown:
@@ -93,13 +100,19 @@ PROTOCOLS = list(STUDY.splits.protocols)
 FOLDS = STUDY.fold_names
 INDEX_TESTS = [IndexTest(*name.split("-")) for name in STUDY.index_tests]
 # Those that are networks of their own, and the members of each ensemble.
-NETWORKS = [test for test in INDEX_TESTS if test.model in STUDY.models]
+NETWORKS = [test for test in INDEX_TESTS if test.model in STUDY.networks]
 MEMBERS = {name: STUDY.members_of(name) for name in STUDY.ensembles}
 # The local weight file of each model; none where timm downloads them or training starts at random.
 WEIGHTS = {
     name: [] if model.weights in ("imagenet", "none") or model.mode == "scratch" else model.weights
     for name, model in STUDY.models.items()
 }
+# The local weight file of the network that sees slides' tiles.
+EXTRACTOR = (
+    STUDY.slides.extractor.weights
+    if STUDY.slides and STUDY.slides.extractor.weights not in ("imagenet", "none")
+    else []
+)
 # The image whose stain a recipe aims at; none where it has no such target.
 TARGETS = {name: recipe.target or [] for name, recipe in STUDY.colour.items()}
 LABEL_MAP = STUDY.label_map or []
@@ -166,12 +179,14 @@ TRAINED = [
 CARDS = [path for path in TRAINED if path.endswith("card.json")]
 COSTS = [path.replace("card.json", "cost.json") for path in CARDS]
 WEIGHT_FILES = [path.replace("card.json", "model.safetensors") for path in CARDS]
+# What a second hospital applies by itself; whole slides have none yet.
+PACKAGE = [] if STUDY.slides else "results/<study>/package/package.json"
 # The augmented pictures, when the study wants them as files.
 PICTURES = [
     f"results/<study>/augmentation/{protocol}/{fold}/pictures_{colour}"
     for protocol in PROTOCOLS
     for fold in FOLDS[protocol]
-    for colour in STUDY.colour
+    for colour in STUDY.views
     if STUDY.augmentation.materialise
 ]
 
@@ -182,8 +197,8 @@ pathvars:
 
 wildcard_constraints:
     cohort=r"[A-Za-z0-9_]+",
-    colour="|".join(STUDY.colour),
-    model="|".join([*STUDY.models, *STUDY.ensembles]),
+    colour="|".join(STUDY.views),
+    model="|".join([*STUDY.networks, *STUDY.ensembles]),
     protocol="|".join(PROTOCOLS),
     fold=r"\d+",
     shard=r"[A-Za-z0-9_.-]+",
@@ -223,6 +238,21 @@ def inventories_of(wildcards):
     return collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=names)
 
 
+def hospitals_of(pattern):
+    """Return an input function: the pattern filled with the hospitals of a job's patients, in their order."""
+    return lambda wildcards: collect(
+        pattern,
+        hospital=DEVELOPMENT if wildcards.cohort == "development" else [wildcards.cohort],
+        allow_missing=True,
+    )
+
+
+def folders_of(wildcards):
+    """Return the folders of the manifests of a job's patients, in the order of their hospitals."""
+    names = DEVELOPMENT if wildcards.cohort == "development" else [wildcards.cohort]
+    return [COHORTS[name]["folder"] for name in names]
+
+
 def growing(amount):
     """Return a resource that a job gets more of each time it is tried again: the amount times the attempt."""
     return lambda wildcards, attempt: amount * attempt
@@ -240,7 +270,7 @@ def shards_of(pattern):
 
 def training_threads(wildcards):
     """Return the threads of a model's training and predictions."""
-    return STUDY.models[wildcards.model].training.threads
+    return STUDY.networks[wildcards.model].training.threads
 
 
 def folds_of(pattern):

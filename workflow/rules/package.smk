@@ -13,7 +13,7 @@ rule seal_development:
         networks=WEIGHT_FILES,
         cards=CARDS,
         stores=collect(
-            "results/<study>/images/{cohort}/{colour}/store.json", cohort=DEVELOPMENT, colour=STUDY.colour
+            "results/<study>/images/{cohort}/{colour}/store.json", cohort=DEVELOPMENT, colour=STUDY.views
         ),
         folds=collect("results/<study>/splits/{protocol}/folds.parquet", protocol=PROTOCOLS),
         inventories=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=DEVELOPMENT),
@@ -37,9 +37,9 @@ rule seal_development:
     params:
         code=code("choices.seal"),
         # The steps that other hospitals' images pass through are sealed too.
-        intake=code("cohorts.intake"),
-        correct=code("images.correct"),
-        predict=code("learning.predict_external"),
+        intake=code("slides.intake" if STUDY.slides else "cohorts.intake"),
+        correct=code("slides.extract" if STUDY.slides else "images.correct"),
+        predict=code("slides.predict_external" if STUDY.slides else "learning.predict_external"),
         combine=code("learning.combine"),
         root=subpath(output.seal, ancestor=2),
         notes=f"results/{STUDY.study.key}/state/seal",
@@ -95,7 +95,7 @@ rule package_model:
             fold=FOLDS["sound"],
         ),
         stores=collect(
-            "results/<study>/images/{cohort}/{colour}/store.json", cohort=DEVELOPMENT, colour=STUDY.colour
+            "results/<study>/images/{cohort}/{colour}/store.json", cohort=DEVELOPMENT, colour=STUDY.views
         ),
         metrics=collect(
             "results/<study>/accuracy/sound/{test.model}/{test.colour}/development/metrics.csv",

@@ -38,8 +38,8 @@ rule report_cohort:
         inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
         gate="results/<study>/external/{cohort}/gate.json",
         primary="results/<study>/locked/primary.json",
-        stores=collect("results/<study>/images/{{cohort}}/{colour}/{part}", colour=STUDY.colour, part=STORE),
-        pixels=ancient(collect("results/<study>/images/{{cohort}}/{colour}/pixels.npy", colour=STUDY.colour)),
+        stores=collect("results/<study>/images/{{cohort}}/{colour}/{part}", colour=STUDY.views, part=STORE),
+        pixels=ancient(collect("results/<study>/images/{{cohort}}/{colour}/pixels.npy", colour=STUDY.views)),
         training=TRAINED,
         locks=collect(
             "results/<study>/locked/{protocol}/{test.model}/{test.colour}/threshold.json",
@@ -111,6 +111,7 @@ rule report_cohort:
         code=code("reporting.external"),
         options=options(
             "accuracy",
+            "aggregators",
             "classes",
             "endpoints",
             "index_tests",
@@ -119,6 +120,7 @@ rule report_cohort:
             "protocols",
             "reader_titles",
             "report",
+            "slides",
             "study",
             "subgroups",
             "texts",
@@ -145,12 +147,12 @@ rule report_study:
         stores=collect(
             "results/<study>/images/{cohort}/{colour}/{part}",
             cohort=COHORTS,
-            colour=STUDY.colour,
+            colour=STUDY.views,
             part=STORE,
         ),
         pixels=ancient(
             collect(
-                "results/<study>/images/{cohort}/{colour}/pixels.npy", cohort=COHORTS, colour=STUDY.colour
+                "results/<study>/images/{cohort}/{colour}/pixels.npy", cohort=COHORTS, colour=STUDY.views
             )
         ),
         external_gates=collect("results/<study>/external/{cohort}/gate.json", cohort=EXTERNAL),
@@ -188,7 +190,10 @@ rule report_study:
             "results/<study>/optimism/{test.model}/{test.colour}/optimism.csv",
             test=INDEX_TESTS if "as_published" in PROTOCOLS else [],
         ),
-        sheets=collect("results/<study>/augmentation/contact_sheet_{colour}.png", colour=STUDY.colour),
+        sheets=collect(
+            "results/<study>/augmentation/contact_sheet_{colour}.png",
+            colour=[] if STUDY.slides else STUDY.colour,
+        ),
         seal="results/<study>/locked/seal.json",
         subgroups=collect(
             "results/<study>/subgroups/{protocol}/{cohort}/subgroups.csv",
@@ -239,6 +244,7 @@ rule report_study:
         code=code("reporting.study"),
         options=options(
             "accuracy",
+            "aggregators",
             "assumed",
             "augmentation",
             "calibration",
@@ -257,6 +263,7 @@ rule report_study:
             "published",
             "reader_titles",
             "report",
+            "slides",
             "splits",
             "study",
             "subgroups",
@@ -278,7 +285,7 @@ rule describe_run:
     input:
         report="results/<study>/report/index.html",
         external=collect("results/<study>/external/{cohort}/report.html", cohort=EXTERNAL),
-        package="results/<study>/package/package.json",
+        package=PACKAGE,
         pictures=PICTURES,
     output:
         record="results/<study>/run.json",

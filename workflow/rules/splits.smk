@@ -33,7 +33,8 @@ rule check_leakage:
     input:
         folds="results/<study>/splits/{protocol}/folds.parquet",
         inventories=collect("results/<study>/cohorts/{cohort}/inventory.parquet", cohort=DEVELOPMENT),
-        plans=folds_of("results/<study>/augmentation/{protocol}/{fold}/plan.parquet"),
+        # Slides are not augmented.
+        plans=[] if STUDY.slides else folds_of("results/<study>/augmentation/{protocol}/{fold}/plan.parquet"),
     output:
         gate="results/<study>/splits/{protocol}/gate.json",
     log:

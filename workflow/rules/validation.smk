@@ -1,44 +1,4 @@
-# How an external hospital differs from those that were developed on, and where the networks looked.
-
-
-rule embed_cohort:
-    """Features of one hospital's images in the index test that is reported first, by its network of fold 0."""
-    input:
-        primary="results/<study>/locked/primary.json",
-        models=collect(
-            "results/<study>/training/{protocol}/{test.model}/{test.colour}/0/{part}",
-            protocol=PROTOCOLS[0],
-            test=NETWORKS,
-            part=["model.safetensors", "card.json"],
-        ),
-        folds=f"results/<study>/splits/{PROTOCOLS[0]}/folds.parquet",
-        inventory="results/<study>/cohorts/{cohort}/inventory.parquet",
-        stores=collect("results/<study>/images/{{cohort}}/{colour}/{part}", colour=STUDY.colour, part=STORE),
-        pixels=ancient(collect("results/<study>/images/{{cohort}}/{colour}/pixels.npy", colour=STUDY.colour)),
-    output:
-        embedding="results/<study>/embeddings/{cohort}/embedding.parquet",
-    log:
-        "results/<study>/logs/embed_cohort/{cohort}.log",
-    benchmark:
-        "results/<study>/benchmarks/embed_cohort/{cohort}.tsv"
-    wildcard_constraints:
-        cohort="|".join(COHORTS),
-    conda:
-        "../../envs/embed_cohort.yaml"
-    # Which network it is, is known when the job runs; its card says how many of these it takes.
-    threads: max(model.training.threads for model in STUDY.models.values())
-    resources:
-        gpu=1,
-        mem_mb=growing(8000),
-        runtime=growing(240),
-    params:
-        code=code("learning.embed"),
-        options=options("classes", "members"),
-        features=f"results/{STUDY.study.key}/features",
-    shell:
-        "python -m marrowflow learning.embed --options {params.options:q} --primary {input.primary:q}"
-        " --models {input.models:q} --folds {input.folds:q} --inventory {input.inventory:q} --stores {input.stores:q}"
-        " --features {params.features:q} --out {output.embedding:q} 2> {log:q}"
+# How an external hospital differs from those that were developed on.
 
 
 rule measure_shift:
@@ -51,10 +11,10 @@ rule measure_shift:
         development_appearance=collect(
             "results/<study>/images/{cohort}/{colour}/appearance.parquet",
             cohort=DEVELOPMENT,
-            colour=STUDY.colour,
+            colour=STUDY.views,
         ),
         appearance=collect(
-            "results/<study>/images/{{cohort}}/{colour}/appearance.parquet", colour=STUDY.colour
+            "results/<study>/images/{{cohort}}/{colour}/appearance.parquet", colour=STUDY.views
         ),
         development_embeddings=collect(
             "results/<study>/embeddings/{cohort}/embedding.parquet", cohort=DEVELOPMENT

@@ -54,8 +54,17 @@ class Scale:
 
 def kind_of(table: pd.DataFrame, classes: Sequence[str]) -> Kind:
     """Tell from raw class probabilities whether they are answers to one question or to one question each."""
-    off = sums_off(table, [PROBABILITY + name for name in classes], _ROUNDING)
+    off = sums_off(answered(table), [PROBABILITY + name for name in classes], _ROUNDING)
     return "one_vs_rest" if len(off) else "softmax"
+
+
+def answered(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that have an answer: a slide without a tile has none, and no probabilities."""
+    return table[_done(table)]
+
+
+def _done(table: pd.DataFrame) -> np.ndarray:
+    return table["status"].eq("ok").to_numpy() if "status" in table else np.ones(len(table), bool)
 
 
 def heads_of(table: pd.DataFrame) -> list[str]:
@@ -97,15 +106,20 @@ def fit_scale(
 
 
 def rescaled(table: pd.DataFrame, scale: Scale, classes: Sequence[str]) -> pd.DataFrame:
-    """Return the table with its probabilities at their temperatures, and ``predicted``: the class with the largest."""
+    """Return the table with its probabilities at their temperatures, and ``predicted``: the class with the largest.
+
+    Rows without an answer stay as they are.
+    """
     table = table.copy()
     columns = [PROBABILITY + name for name in classes]
-    p = table[columns].to_numpy(np.float64)
+    rows = _done(table)
+    p = table.loc[rows, columns].to_numpy(np.float64)
     # Before rescaling, which keeps the order, but may round two probabilities near 0 or 1 to one.
-    table["predicted"] = np.asarray(classes, dtype=object)[p.argmax(axis=1)]
-    table[columns] = _at(p, scale.classes, scale.kind)
+    table.loc[rows, "predicted"] = np.asarray(classes, dtype=object)[p.argmax(axis=1)]
+    table.loc[rows, columns] = _at(p, scale.classes, scale.kind)
     for name, temperature in scale.heads.items():
-        table[ENDPOINT + name] = _at(table[ENDPOINT + name], temperature, "one_vs_rest")
+        own = ENDPOINT + name
+        table.loc[rows, own] = _at(table.loc[rows, own], temperature, "one_vs_rest")
     return table
 
 

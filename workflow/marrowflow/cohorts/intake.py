@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,10 @@ from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_table
 
 log = logging.getLogger(__name__)
+
+Take = Callable[[pd.DataFrame, Path, int, str], pd.DataFrame]
+"""A manifest's rows, its folder, threads, and what progress is called → the fields of `marrowflow.cohorts.taken.Taken`, one
+row each; other columns among them take the place of the manifest's."""
 
 COLUMNS = {
     "case_id": "str",
@@ -86,7 +90,7 @@ def main(argv: Sequence[str]) -> None:
     inventory = make_inventory(
         args.cohort, args.manifest, options, args.label_map, args.threads, measured=args.measured or ()
     )
-    _summarise(inventory, args.cohort)
+    summarise(inventory, args.cohort)
     write_table(args.out, inventory)
 
 
@@ -98,11 +102,13 @@ def make_inventory(
     threads: int = 1,
     labelled: bool = True,
     measured: Sequence[Path] = (),
+    take: Take | None = None,
 ) -> pd.DataFrame:
     """Check the manifest, take its images in and return the inventory.
 
     The result does not depend on ``threads``. Without ``labelled`` the manifest may have no column ``label``. With
-    ``measured``, the tables of `marrowflow.cohorts.measured` for all archives of the cohort, no image is read.
+    ``measured``, the tables of `marrowflow.cohorts.measured` for all archives of the cohort, no image is read. ``take``
+    reads files that are no plain images.
 
     Raises
     ------
@@ -119,9 +125,8 @@ def make_inventory(
     if archives:
         taken = archives.rows_of(table["image"])
     else:
-        files = [manifest.parent / image for image in table["image"]]
-        taken = take_in(files, threads, f"intake {cohort}")
-    table = pd.concat([table, taken], axis=1)
+        taken = (take or _take_images)(table, manifest.parent, threads, f"intake {cohort}")
+    table = pd.concat([table.drop(columns=[name for name in taken if name in table]), taken], axis=1)
     _stop_on_unreadable(table, options.intake, manifest)
     table = pd.concat([table, judge(table, options.intake)], axis=1)
     table["cohort"] = cohort
@@ -130,6 +135,10 @@ def make_inventory(
     _refuse_empty(table, manifest)
     others = [name for name in table.columns if name not in COLUMNS and name != "unreadable"]
     return table[[*COLUMNS, *others]].astype(COLUMNS)
+
+
+def _take_images(table: pd.DataFrame, folder: Path, threads: int, what: str) -> pd.DataFrame:
+    return take_in([folder / image for image in table["image"]], threads, what)
 
 
 def _stop_on_unreadable(table: pd.DataFrame, intake: Intake, manifest: Path) -> None:
@@ -171,7 +180,7 @@ def _refuse_empty(table: pd.DataFrame, manifest: Path) -> None:
     )
 
 
-def _summarise(inventory: pd.DataFrame, cohort: str) -> None:
+def summarise(inventory: pd.DataFrame, cohort: str) -> None:
     """Log what was taken in, what was not and why, and whose images they are."""
     included = inventory[inventory["status"] == INCLUDED]
     log.info(

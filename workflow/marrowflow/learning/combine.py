@@ -68,7 +68,9 @@ def combine(members: Mapping[str, pd.DataFrame], classes: Sequence[str], index_t
     means = np.mean([table[columns].to_numpy(np.float64) for table in tables], axis=0)
     combined = first.assign(**dict(zip(columns, means.T, strict=True)), index_test=index_test)
     best = means[:, : len(classes)].argmax(axis=1)
-    return combined.assign(predicted=np.asarray(classes, dtype=object)[best])
+    # Members agree on which cases have no answer; those of images have one for each.
+    done = combined["status"].eq("ok")
+    return combined.assign(predicted=np.where(done, np.asarray(classes, dtype=object)[best], ""))
 
 
 def _check_questions(members: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> None:

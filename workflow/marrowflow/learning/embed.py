@@ -18,15 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
-from pyarrow import parquet
 
 from marrowflow.choices.primary import read_primary
 from marrowflow.cli import add_folders, existing_file, step_parser
 from marrowflow.config import ClassName, Identifier, Section, read_options
+from marrowflow.embedding_file import write_embedding
 from marrowflow.errors import UserError
-from marrowflow.files import written_whole
 from marrowflow.images.store import PackedPixels
 from marrowflow.learning.backbones import OneVsRest
 from marrowflow.learning.batches import ImageSamples, in_order
@@ -41,11 +39,6 @@ log = logging.getLogger(__name__)
 
 FOLD = 0
 """The fold whose network is asked."""
-
-TRAINED_ON = "trained_on"
-
-# Rows of the file that are read and held at a time: 42 MB of 1,280 features.
-_GROUP = 256 * BATCH
 
 
 class Options(Section):
@@ -109,7 +102,7 @@ def embed(
     trained = folds.loc[(folds["fold"] == FOLD) & (folds["partition"] == TRAIN), "case_id"]
     known = pd.Series(cases).isin(trained if network.extractor is None else []).to_numpy()
     parts = _features(network, PackedPixels([store]), cases, device, FeatureCache(features))
-    _write(out, cases, known, parts)
+    write_embedding(out, cases, known, parts)
 
 
 def _features(
@@ -127,33 +120,6 @@ def _features(
         for inputs, _ in samples.batches(in_order(len(cases), BATCH), "features"):
             before = module.forward_head(module.forward_features(inputs), pre_logits=True)  # type: ignore[operator]
             yield before.flatten(1).float().cpu().numpy()
-
-
-def _write(path: Path, cases: Sequence[str], known: np.ndarray, parts: Iterator[np.ndarray]) -> None:
-    """Write the table a group of rows at a time, so that no more than one is held."""
-    done, held = 0, list[np.ndarray]()
-    with written_whole(path) as beside:
-        writer = None
-        for part in parts:
-            held.append(part)
-            ready = sum(map(len, held))
-            while ready >= _GROUP or (ready and done + ready == len(cases)):
-                rows = np.concatenate(held)
-                group, held = rows[:_GROUP], [rows[_GROUP:]]
-                table = _table(cases, known, group, done)
-                if writer is None:
-                    writer = parquet.ParquetWriter(beside, table.schema)
-                writer.write_table(table)
-                done, ready = done + len(group), ready - len(group)
-        if writer is not None:
-            writer.close()
-
-
-def _table(cases: Sequence[str], known: np.ndarray, features: np.ndarray, start: int) -> pa.Table:
-    end = start + len(features)
-    columns = {"case_id": pa.array(cases[start:end], pa.string()), TRAINED_ON: pa.array(known[start:end])}
-    columns |= {f"f{i}": pa.array(np.ascontiguousarray(column)) for i, column in enumerate(features.T)}
-    return pa.table(columns)
 
 
 def _only(found: Sequence[Path], flag: str, wanted: str) -> Path:

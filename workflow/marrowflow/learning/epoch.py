@@ -14,7 +14,7 @@ from torch import nn
 
 from marrowflow.learning.outcomes import Criterion
 
-Batches = Iterable[tuple[torch.Tensor, torch.Tensor]]
+Batches = Iterable[tuple[Any, torch.Tensor]]
 
 LOOK_EVERY = 50
 """Batches between two looks at whether the loss still is a number."""
@@ -89,7 +89,7 @@ def validate(
     return tally.means()
 
 
-def _parts(inputs: torch.Tensor, targets: torch.Tensor, most: int | None) -> Batches:
+def _parts(inputs: Any, targets: torch.Tensor, most: int | None) -> Batches:
     """Divide a batch into parts of nearly equal size: batch normalisation should see no small rest."""
     if most is None or len(targets) <= most:
         return [(inputs, targets)]

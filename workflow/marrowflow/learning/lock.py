@@ -28,6 +28,7 @@ import pandas as pd
 
 from marrowflow.choices.calibration import (
     Scale,
+    answered,
     fit_scale,
     heads_of,
     kind_of,
@@ -101,15 +102,16 @@ def lock_choices(
     heads = _heads(raw, options)
     repeated = raw.loc[raw["partition"] == "test", "case_id"].duplicated().any()
     tested = _one_row_a_case(raw, "test", options)
-    fitting = tested if options.scheme == "kfold" else _one_row_a_case(raw, "validation", options)
+    fitting = answered(tested if options.scheme == "kfold" else _one_row_a_case(raw, "validation", options))
     scale = _scale(fitting, raw, heads, options)
     by_fold: dict[int, Scale] = {}
     if options.scheme == "kfold" and scale.classes is not None:
         by_fold = {
-            fold: _scale(tested[tested["fold"] != fold], raw, heads, options)
+            fold: _scale(fitting[fitting["fold"] != fold], raw, heads, options)
             for fold in sorted(tested["fold"].unique().tolist())
         }
-        tested = fitting = _cross_rescaled(tested, by_fold, options.classes)
+        tested = _cross_rescaled(tested, by_fold, options.classes)
+        fitting = answered(tested)
     else:
         tested, fitting = (rescaled(table, scale, options.classes) for table in (tested, fitting))
     unlabelled = rescaled(raw[raw["fold"] == ENSEMBLE], scale, options.classes)

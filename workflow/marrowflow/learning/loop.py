@@ -28,7 +28,7 @@ from marrowflow.learning.checkpoint import Checkpoint
 from marrowflow.learning.device import keyed_seed
 from marrowflow.learning.epoch import NonFiniteLoss, train_epoch, validate
 from marrowflow.learning.faults import compiling, halved, non_finite_loss, release, unless_too_large
-from marrowflow.learning.outcomes import Outcomes
+from marrowflow.learning.outcomes import Criterion, Outcomes
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ HISTORY = ("epoch", "train_loss", "train_accuracy", "validation_loss", "validati
 
 
 class Samples(Protocol):
-    """What the loop draws batches from: images, or features of images."""
+    """What the loop draws batches from: images, features of images, or bags of tiles."""
 
     @property
     def targets(self) -> torch.Tensor:
@@ -48,10 +48,8 @@ class Samples(Protocol):
     def case_ids(self, chosen: np.ndarray) -> list[str]:
         """Return the images' ids by their sample numbers."""
 
-    def batches(
-        self, chunks: Sequence[np.ndarray], title: str = ""
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield inputs and targets of each chunk of sample numbers."""
+    def batches(self, chunks: Sequence[np.ndarray], title: str = "") -> Iterator[tuple[Any, torch.Tensor]]:
+        """Yield inputs and targets of each chunk of sample numbers; inputs divide by ``tensor_split``, as tensors do."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,7 @@ def fit(
     bfloat16: bool = False,
     *,
     name: str = "training",
+    criterion: Criterion | None = None,
 ) -> Fit:
     """Train a network's parameters and leave those of the best epoch in it.
 
@@ -119,6 +118,8 @@ def fit(
         Compute the network in bfloat16; parameters and loss stay float32.
     name
         The state's name in the checkpoint; networks that one job trains need one each.
+    criterion
+        The loss in training, where it is another than the outcomes' own; validation has theirs in any case.
 
     Raises
     ------
@@ -128,7 +129,7 @@ def fit(
     """
     if len(train) < 2:
         raise UserError(f"fold {fold} has {len(train)} training images; a network needs at least 2")
-    run = _Run(module, train, validation, outcomes, training, fold, bfloat16)
+    run = _Run(module, train, validation, outcomes, training, fold, bfloat16, criterion)
     kept = checkpoint.load(name, torch.device("cpu"))
     if kept is not None:
         run.go_on_from(kept)
@@ -157,6 +158,7 @@ class _Run:
         training: Training,
         fold: int,
         bfloat16: bool,
+        criterion: Criterion | None = None,
     ) -> None:
         self._module, self._train, self._validation = module, train, validation
         self._training, self._fold = training, fold
@@ -171,7 +173,8 @@ class _Run:
             torch.compile(module, dynamic=False) if training.compile else module
         )
         self._optimiser = _optimiser(module, training)
-        self._criterion = outcomes.criterion(train.targets, training)
+        self._checked_by = outcomes.criterion(train.targets, training)
+        self._criterion = criterion or self._checked_by
         self._groups = (
             outcomes.groups(train.targets).cpu().numpy() if training.batches == "balanced" else None
         )
@@ -285,7 +288,7 @@ class _Run:
         def attempt() -> tuple[float, float]:
             chunks = in_order(len(samples), self.state["validation_batch"])
             with self._named(epoch, "validation", samples, chunks):
-                return validate(self._module, samples.batches(chunks), self._criterion, self._precision())
+                return validate(self._module, samples.batches(chunks), self._checked_by, self._precision())
 
         while (means := unless_too_large(attempt)) is None:
             at_once = halved(min(self.state["validation_batch"], len(samples)), where)

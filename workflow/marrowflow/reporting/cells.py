@@ -72,7 +72,7 @@ def headline(reporter: Reporter) -> list[Asked]:
 
 def cells_of(reporter: Reporter, options: Options, protocol: Protocol) -> list[Cell]:
     """Return all index tests under a protocol in the order of the configuration, models before ensembles."""
-    variants, seeds = variants_of(options.models), seeds_of(options.models)
+    variants, seeds = variants_of(options.networks), seeds_of(options.networks)
     cells = []
     for test in (IndexTest(protocol, name) for name in options.index_tests):
         metrics = reporter.results.accuracy(test, DEVELOPMENT, "metrics.csv")
@@ -84,7 +84,7 @@ def cells_of(reporter: Reporter, options: Options, protocol: Protocol) -> list[C
         if members:
             cells.append(Cell(test, mean_of(members), "", "", "", estimates, None, None, None, (), None))
             continue
-        model, folds = options.models[test.model], reporter.results.folds(protocol)
+        model, folds = options.networks[test.model], reporter.results.folds(protocol)
         cards = [read_json(reporter.results.training_path(test, fold, "card.json")) or {} for fold in folds]
         sizes = cards[0].get("parameters") or {}
         cells.append(

@@ -56,7 +56,7 @@ def record_section(reporter: Reporter, tests: Iterable[IndexTest], cohorts: Sequ
 def _card(reporter: Reporter, test: IndexTest) -> tables.Table:
     path = reporter.results.training_path(test, "0", "card.json")
     card, notes = read_json(path) or {}, []
-    licence = configured_licence(reporter.options.models[test.model])
+    licence = configured_licence(reporter.options.networks[test.model])
     if licence and "weights" in card:
         card["weights"] |= {"licence": licence}
         notes.append("weights.licence: as the configuration gives it; training was not told of it.")

@@ -17,6 +17,7 @@ from marrowflow.config import (
     CLASSES,
     About,
     Accuracy,
+    Aggregator,
     ClassName,
     Endpoint,
     Identifier,
@@ -25,9 +26,11 @@ from marrowflow.config import (
     ReaderShown,
     Report,
     Section,
+    Slides,
     Subgroups,
     Texts,
     Unit,
+    as_models,
 )
 from marrowflow.errors import UserError
 from marrowflow.reporting import drawing, page, tables
@@ -59,13 +62,20 @@ class CommonOptions(Section):
     reader_titles: dict[Identifier, ReaderShown] = Field(default_factory=dict)
     """Readers and other products; not which files hold their answers."""
     accuracy: Accuracy = Accuracy()
-    models: dict[Identifier, Model]
+    models: dict[Identifier, Model] = Field(default_factory=dict)
+    slides: Slides | None = None
+    aggregators: dict[Identifier, Aggregator] = Field(default_factory=dict)
     members: dict[Identifier, list[Identifier]] = Field(default_factory=dict)
     """Models of each ensemble, by the ensemble's name."""
     index_tests: list[str]
     """All `<model>-<colour>`, models before ensembles."""
     protocols: list[Protocol]
     """Protocols that ran; the one that the study is reported under first."""
+
+    @property
+    def networks(self) -> dict[str, Model]:
+        """What was trained, by name; aggregators of slides as networks on what sees their tiles."""
+        return self.models or as_models(self.slides, self.aggregators)
 
 
 @dataclass(frozen=True)
@@ -236,7 +246,7 @@ def _check_tests(options: CommonOptions, primary: Primary) -> None:
         raise UserError(
             f"--options: index_tests needs names like <model>-<colour>, one or more; found {options.index_tests}"
         )
-    known = {*options.models, *options.members}
+    known = {*options.networks, *options.members}
     unknown = [name for name in options.index_tests if name.partition("-")[0] not in known]
     if unknown:
         raise UserError(

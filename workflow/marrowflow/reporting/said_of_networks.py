@@ -25,7 +25,7 @@ def _networks(ground: Ground) -> list[IndexTest]:
 
 
 def _model(ground: Ground, network: IndexTest) -> Model:
-    return ground.reporter.options.models[network.model]
+    return ground.reporter.options.networks[network.model]
 
 
 def model(ground: Ground) -> Say:

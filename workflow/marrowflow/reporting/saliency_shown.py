@@ -19,7 +19,12 @@ _COLOURS = "viridis"  # in order to every eye, and its greens stand out from sta
 _COVER = 0.75  # share of the image that the colour of the largest value hides
 _ALIKE = 0.5
 """Mean rank correlation from which on the page warns that the maps resemble their controls."""
-_WORDS = ("case_id", "image", "kind", "method", "grid", "map", "control", "reason")
+ATTENTION = "attention"
+"""Method of maps of whole slides (`marrowflow.slides.explain`)."""
+_WORDS = (
+    *("case_id", "image", "kind", "method", "grid", "map", "control", "reason"),
+    *("percentile", "top", "bottom"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,13 +68,22 @@ class Explanations:
         if not row["map"]:
             return Explained((), reason)
         alike = f"correlation with the control {tables.number(row['correlation'])}"
+        shown = [
+            ("map", "attention" if row["method"] == ATTENTION else "Grad-CAM", "where the network looked"),
+            ("control", "random weights", "where untrained networks look"),
+        ]
+        if row.get("percentile"):
+            shown.insert(
+                1, ("percentile", "attention, percentiles", "which tiles had more attention than others")
+            )
         pictures = [
             page.picture(overlaid(image, _grey(self.folder / row[name])), label, f"{case}: {alternative}")
-            for name, label, alternative in (
-                ("map", "Grad-CAM", "where the network looked"),
-                ("control", "random weights", "where untrained networks look"),
-            )
+            for name, label, alternative in shown
         ]
+        for name, label in (("top", "most attended"), ("bottom", "least attended")):
+            if row.get(name):
+                tiles = np.asarray(Image.open(self.folder / row[name]).convert("RGB"))
+                pictures.append(page.picture(tiles, label, f"{case}: the {label} tiles, in this order"))
         return Explained(pictures, [alike, *reason])
 
     def notes(self) -> list[page.Block]:
@@ -134,6 +148,15 @@ def _how_made(drawn: pd.DataFrame) -> str:
         else f"the mean over the networks that answered for the image ({' or '.join(map(str, several))})"
     )
     samples = drawn["case_id"].ne(drawn["image"]).any()
+    if methods == ATTENTION:
+        few, many = drawn["tiles"].min(), drawn["tiles"].max()
+        return (
+            "Attention of the answered class’s branch over tiles that overlap by half their side "
+            f"({few if few == many else f'{few} to {many}'} a slide): from uncoloured (least of this slide) over green to yellow "
+            "(most). A place’s value is the mean over the tiles that cover it, once between the slide’s smallest and largest "
+            "(as published), once as the share of its tiles that had less. "
+            f"Each map is {whose.replace('image', 'slide')}. Attention says where a network looked, not what it made of that."
+        )
     return (
         f"{methods} (Selvaraju et al. 2017) shows where the last layers speak for the class that was answered: from "
         "uncoloured (nothing) over green to yellow (the most of this picture), "

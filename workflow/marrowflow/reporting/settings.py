@@ -9,6 +9,7 @@ from marrowflow.reporting.reporter import Reporter
 from marrowflow.reporting.results import IndexTest
 from marrowflow.reporting.study_options import Options
 from marrowflow.reporting.weights import weights_of
+from marrowflow.study_slides import Tiling
 
 
 def settings_section(reporter: Reporter, options: Options, noun: str) -> page.Section:
@@ -18,8 +19,7 @@ def settings_section(reporter: Reporter, options: Options, noun: str) -> page.Se
     facts = {
         "Split": f"{split_words(options.splits)}, seed {options.splits.seed}",
         **({"Split as published": split_words(published)} if published else {}),
-        "Augmentation": options.augmentation.plan,
-        "Colour": "; ".join(f"{name}: {_recipe(recipe)}" for name, recipe in options.colour.items()),
+        **_seen(options),
         "Calibration": options.calibration.method,
         "Threshold": f"{options.threshold.rule}{value}",
         "Units of analysis": ", ".join(options.units),
@@ -31,6 +31,40 @@ def settings_section(reporter: Reporter, options: Options, noun: str) -> page.Se
         blocks.append(tables.Table(title, ["ensemble", "members"], rows))
     return page.Section(
         "Settings", "settings", [*blocks, page.Facts(facts)], [interval_section(options, noun)]
+    )
+
+
+def _seen(options: Options) -> dict[str, str]:
+    """Return how the networks saw the cases: by recipes of colour, or as tiles of whole slides."""
+    if options.slides is None:
+        recipes = "; ".join(f"{name}: {_recipe(recipe)}" for name, recipe in options.colour.items())
+        return {"Augmentation": options.augmentation.plan, "Colour": recipes}
+    slides, seen = options.slides, options.slides.extractor
+    tissue = slides.tissue
+    found = (
+        "the whole slide"
+        if tissue.method == "all"
+        else f"Otsu's threshold on {tissue.method} at 1/{tissue.downsample:g} of the slide's size"
+    )
+    cut = "" if seen.stage is None else f", cut after stage {seen.stage}"
+    return {
+        "Tissue": found,
+        "Tilings": "; ".join(f"{name}: {tiling_words(tiling)}" for name, tiling in slides.tilings.items()),
+        "Regions": {
+            "training": "trained on within them where a slide has one, answered for whole",
+            "always": "looked at within them alone where a slide has one",
+            "never": "not used",
+        }[slides.regions],
+        "Extractor": f"{seen.network}{cut}",
+    }
+
+
+def tiling_words(tiling: Tiling) -> str:
+    """Return a tiling as ``256 px tiles at 0.25 µm a pixel (40×), at least 25 % tissue``."""
+    overlap = f", overlapping by {tiling.overlap:.0%}" if tiling.overlap else ""
+    return (
+        f"{tiling.size} px tiles at {tiling.resolution:.3g} µm a pixel ({tiling.magnification:g}×){overlap}, at least "
+        f"{tiling.min_tissue:.0%} tissue"
     )
 
 
@@ -54,7 +88,7 @@ def split_words(rule: Splits | AsPublished) -> str:
 
 def _networks(reporter: Reporter, options: Options) -> tables.Table:
     rows = []
-    for name, model in options.models.items():
+    for name, model in options.networks.items():
         colours = model.colours or list(options.colour)
         training = model.training
         rows.append(

@@ -26,7 +26,7 @@ class Options(CommonOptions):
 
     splits: Splits = Splits()
     training: Training = Training()
-    colour: dict[Identifier, ColourRecipe]
+    colour: dict[Identifier, ColourRecipe] = Field(default_factory=dict)
     threshold: Threshold = Threshold()
     calibration: Calibration = Calibration()
     augmentation: Augmentation = Augmentation()

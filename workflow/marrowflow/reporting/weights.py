@@ -34,7 +34,7 @@ def weights_of(reporter: Reporter, network: IndexTest) -> Weights:
 
     The licence of a local file is the one that the configuration gives (see `configured_licence`).
     """
-    model = reporter.options.models[network.model]
+    model = reporter.options.networks[network.model]
     if model.mode == "scratch":
         return Weights("random", "")
     card = read_json(reporter.results.training_path(network, "0", "card.json")) or {}

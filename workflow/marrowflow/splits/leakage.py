@@ -161,7 +161,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--plans",
         type=existing_file,
-        nargs="+",
+        nargs="*",
         default=[],
         help="plan.parquet of fold 0, of fold 1, …, all of them",
     )

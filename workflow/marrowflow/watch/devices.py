@@ -55,7 +55,7 @@ def said_of_devices(plan: Plan, gpus: int) -> str:
     if not jobs:
         return ""
     if not gpus:
-        trained = sum(job.rule == TRAINING for job in jobs)
+        trained = sum(job.rule in TRAINING for job in jobs)
         if trained:
             what = "1 network trains" if trained == 1 else f"{trained} networks train"
         else:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from marrowflow.watch.plan import PlannedJob
 
-TRAINING = "train_fold"
+TRAINING = ("train_fold", "train_slides")
+"""Rules whose jobs train."""
 
 # The stages of a study in their order, and what a job of each rule makes: one of it, several.
 STAGES: Mapping[str, Mapping[str, tuple[str, str]]] = {
@@ -20,12 +21,19 @@ STAGES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "check_manifest": ("checked manifest", "checked manifests"),
         "measure_shard": ("measured archive", "measured archives"),
         "ingest_cohort": ("inventory", "inventories"),
+        "ingest_slides": ("inventory of slides", "inventories of slides"),
         "take_reader": ("reader's table", "readers' tables"),
         "check_external": ("gate of an external hospital", "gates of external hospitals"),
     },
     "images": {
         "correct_shard": ("corrected archive", "corrected archives"),
         "correct_cohort": ("packed image store", "packed image stores"),
+    },
+    "tiles": {
+        "survey_slides": ("survey of slides", "surveys of slides"),
+        "place_tiles": ("table of tiles", "tables of tiles"),
+        "picture_slides": ("set of slides' pictures", "sets of slides' pictures"),
+        "extract_features": ("table of bags", "tables of bags"),
     },
     "splits": {
         "split_patients": ("split", "splits"),
@@ -35,12 +43,15 @@ STAGES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "check_leakage": ("leakage gate", "leakage gates"),
     },
     "training": {
-        TRAINING: ("network", "networks"),
+        "train_fold": ("network", "networks"),
+        "train_slides": ("aggregator", "aggregators"),
     },
     "predictions": {
         "predict_development": ("out-of-fold answer table", "out-of-fold answer tables"),
         "combine_development": ("ensemble's answer table", "ensembles' answer tables"),
         "predict_external": ("external answer table", "external answer tables"),
+        "predict_slides": ("out-of-fold answer table of slides", "out-of-fold answer tables of slides"),
+        "predict_external_slides": ("external answer table of slides", "external answer tables of slides"),
         "lock_choices": ("locked threshold", "locked thresholds"),
         "apply_lock": ("prediction table", "prediction tables"),
         "choose_primary": ("choice of the first index test", "choices of the first index test"),
@@ -48,6 +59,8 @@ STAGES: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "package_model": ("model package", "model packages"),
         "embed_cohort": ("feature table", "feature tables"),
         "explain_cohort": ("set of explained cases", "sets of explained cases"),
+        "embed_slides": ("table of slide vectors", "tables of slide vectors"),
+        "explain_slides": ("set of explained slides", "sets of explained slides"),
     },
     "statistics": {
         "measure_accuracy": ("accuracy table", "accuracy tables"),

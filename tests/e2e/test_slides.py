@@ -1,0 +1,151 @@
+"""A study of whole slides, painted small, from its manifests to its pages: two hospitals, two magnifications."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from painted_slides import write_pyramid
+from painted_studies import paint
+from project import copy_project, planned, snakemake
+
+CLASSES = ["AML", "CML", "ALL", "CLL", "MM"]
+STUDY = {
+    "study": {"key": "little", "title": "Painted slides", "notice": "Painted."},
+    "cohorts": "slides/cohorts.tsv",
+    "classes": CLASSES,
+    "units": ["patient"],
+    "endpoints": {"myeloid": {"positive": ["AML", "CML"]}},
+    "slides": {
+        "tilings": {
+            "x10": {"magnification": 10, "size": 32},
+            "x40": {"magnification": 40, "size": 64, "min_tissue": 0.1},
+        },
+        "extractor": {"network": "resnet18", "weights": "none", "stage": 1, "batch_size": 64},
+    },
+    "splits": {"scheme": "monte_carlo", "folds": 2, "test": 0.3, "validation": 0.3},
+    "training": {"epochs": 3, "batch_size": 1, "rate": 0.001, "schedule": "constant", "patience": 20},
+    "aggregators": {
+        "paper": {"kind": "wang2022", "hidden": 32, "width": 16, "instances": {"x10": 2, "x40": 8}},
+        "max": {"kind": "max", "hidden": 32, "tilings": ["x40"]},
+    },
+    "accuracy": {"replicates": 100},
+    "report": {"primary": "paper-x40", "errors_shown": 2},
+}
+CONFIG = ("--configfile", "slides.yaml")
+
+
+def manifest(project: Path, cohort: str) -> pd.DataFrame:
+    return pd.read_csv(project / f"slides/{cohort}/manifest.csv", dtype=str, keep_default_na=False)
+
+
+@pytest.fixture(scope="module")
+def project(once):
+    """The study, run once: among its slides one of clear glass, and one that is damaged."""
+
+    def run(folder):
+        copied = copy_project(folder / "marrowflow")
+        paint("wang2022", copied / "slides", patients=4, images=2)
+        first = manifest(copied, "first")
+        slides = copied / "slides/first"
+        (slides / first["image"][0]).write_bytes((slides / first["image"][0]).read_bytes()[:1000])
+        write_pyramid(slides / first["image"][1], np.full((1024, 1024, 3), 243, np.uint8), 0.1)
+        (copied / "slides.yaml").write_text(yaml.safe_dump(STUDY))
+        snakemake(copied, "--cores", "2", *CONFIG)
+
+    return once("little_slides", run) / "marrowflow"
+
+
+@pytest.fixture(scope="module")
+def results(project):
+    return project / "results/little"
+
+
+def test_every_slide_is_answered_for_or_has_a_reason(project, results):
+    first = manifest(project, "first")
+    inventory = pd.read_parquet(results / "cohorts/first/inventory.parquet")
+    assert inventory["status"].tolist() == ["excluded", *["included"] * 19]
+    assert inventory["reason"][0].startswith("unreadable: ")
+    raw = pd.read_parquet(results / "predictions/sound/paper/x40/out_of_fold.parquet")
+    glass = raw[raw["case_id"] == f"first/{first['image'][1]}"]
+    assert set(glass["status"]) <= {"not_done"}
+    assert set(glass["reason"]) <= {"no tissue"}
+    second = pd.read_parquet(results / "predictions/sound/paper/x40/second/predictions.parquet")
+    assert len(second) == 20
+    done = second[second["status"] == "ok"]
+    assert done[[f"p_{name}" for name in CLASSES]].sum(axis=1).to_numpy() == pytest.approx(1)
+    assert set(done["predicted"]) <= set(CLASSES)
+    assert set(second.loc[second["status"] != "ok", "reason"]) <= {"no tissue"}
+
+
+def test_tiles_and_bags_agree_and_tilings_differ(results):
+    counts = {}
+    for cohort in ("first", "second"):
+        for tiling in ("x10", "x40"):
+            slides = pd.read_csv(results / f"tiles/{cohort}/{tiling}/slides.csv")
+            tiles = pd.read_parquet(results / f"tiles/{cohort}/{tiling}/tiles.parquet")
+            bags = pd.read_parquet(results / f"bags/{cohort}/{tiling}/bags.parquet")
+            assert slides["tiles"].tolist() == bags["tiles"].tolist()
+            assert len(tiles) == bags["tiles"].sum()
+            counts[cohort, tiling] = bags["tiles"].median()
+    # A tile of 32 px at 1 µm is as wide as two of 64 px at .25 µm.
+    assert counts["first", "x40"] > 2 * counts["first", "x10"]
+
+
+def test_no_patient_stands_on_two_sides(results):
+    folds = pd.read_parquet(results / "splits/sound/folds.parquet")
+    sides = folds.groupby(["fold", "patient_id"])["partition"].nunique()
+    assert (sides == 1).all()
+
+
+def test_a_network_says_what_it_is(results):
+    card = json.loads((results / "training/sound/paper/x40/0/card.json").read_text())
+    assert card["network"] == "wang2022 on resnet18"
+    assert card["extractor"]["stage"] == 1
+    assert card["tiles"]["train"]["fewest"] >= 1
+
+
+def test_the_pages_stand_and_show_slides(results):
+    page = (results / "report/index.html").read_text()
+    for text in ("paper-x40", "most attended", "attention, percentiles", "Tilings", "0.25 µm a pixel (40×)"):
+        assert text in page
+    assert (results / "external/second/report.html").is_file()
+    assert (results / "ro-crate-metadata.json").is_file()
+    maps = pd.read_csv(results / "explanations/sound/second/cases.csv", keep_default_na=False)
+    assert (maps["map"] != "").any()
+
+
+def test_a_finished_study_has_nothing_to_do(project):
+    assert planned(project, *CONFIG) == {}
+
+
+def test_another_hospital_trains_nothing(project, tmp_path):
+    copied = copy_project(tmp_path / "marrowflow", project)
+    third = copied / "slides/third"
+    third.mkdir()
+    rows = manifest(copied, "second").iloc[:2]
+    shutil.copytree(copied / "slides/second/slides", third / "slides")
+    rows.to_csv(third / "manifest.csv", index=False)
+    table = copied / "slides/cohorts.tsv"
+    line = table.read_text().splitlines()[-1].split("\t")
+    added = ["third", "external", str(third / "manifest.csv"), "Third", line[4]]
+    table.write_text(table.read_text() + "\t".join(added) + "\n")
+    jobs = planned(copied, *CONFIG)
+    assert jobs["extract_features"] == 2
+    assert not {"train_slides", "lock_choices", "seal_development"} & jobs.keys()
+
+
+def test_keys_of_images_are_refused(project, tmp_path):
+    copied = copy_project(tmp_path / "marrowflow", project)
+    for key, value, told in (
+        ("models", {"a": {"network": "resnet18"}}, "list aggregators:"),
+        ("augmentation", {"plan": "eight"}, "is of studies of images"),
+        ("aggregators", {"a": {"tilings": ["x20"]}}, "aggregators.a.tilings"),
+    ):
+        (copied / "bad.yaml").write_text(yaml.safe_dump({**STUDY, key: value}))
+        said = snakemake(copied, "--dry-run", "--configfile", "bad.yaml", check=False)
+        assert said.returncode != 0
+        assert told in said.stdout

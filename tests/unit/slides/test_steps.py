@@ -1,0 +1,216 @@
+"""The steps of a study of slides, one after the other on painted ones: what they write, refuse, keep and do not do twice."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from little_slides import write, write_cohort
+
+from marrowflow.cohorts.intake import Options as IntakeOptions
+from marrowflow.cohorts.intake import make_inventory
+from marrowflow.errors import UserError
+from marrowflow.slides import extract as extraction
+from marrowflow.slides import place, survey
+from marrowflow.slides.bags import ABOUT, Bags
+from marrowflow.slides.extract import extract, seer
+from marrowflow.slides.intake import take_slides
+from marrowflow.study_slides import Extractor, Tiling, Tissue
+
+CLASSES = ["a", "b"]
+TILING = Tiling(magnification=40, size=128)
+EXTRACTOR = Extractor(network="resnet18", weights="none", stage=1, batch_size=4)
+
+
+def inventory_of(manifest, **settings):
+    options = IntakeOptions(classes=CLASSES, intake=settings)
+    return make_inventory("h", manifest, options, take=take_slides)
+
+
+def placed_of(
+    folder: Path, inventory: pd.DataFrame, images: Path, tiling: Tiling = TILING, regions: bool = True
+):
+    surveyed = survey.survey(
+        survey.Options(tissue=Tissue()), inventory, images, regions, 2, folder / "pictures"
+    )
+    surveyed.to_csv(folder / "tissue.csv", index=False)
+    again = pd.read_csv(folder / "tissue.csv")
+    return place.place(
+        place.Options(tiling=tiling),
+        inventory,
+        images,
+        again,
+        folder / "pictures",
+        False,
+        folder / "overviews",
+    )
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """Three slides through intake, survey and placing."""
+    folder = tmp_path_factory.mktemp("study")
+    manifest = write_cohort(folder / "images", ["a", "b", "a"])
+    inventory = inventory_of(manifest)
+    slides, tiles = placed_of(folder, inventory, folder / "images")
+    return folder, inventory, slides, tiles
+
+
+def seen(study, features, state, batch=4):
+    folder, inventory, slides, tiles = study
+    options = extraction.Options(extractor=EXTRACTOR.model_copy(update={"batch_size": batch}), tiling=TILING)
+    sees = seer(options.extractor, TILING.size, features, state, 2)
+    return extract(options, inventory, folder / "images", slides, tiles, sees)
+
+
+def test_the_inventory_is_that_of_images(study):
+    _, inventory, _, _ = study
+    assert inventory["status"].tolist() == ["included"] * 3
+    assert inventory[["width", "height", "frames"]].to_numpy().tolist() == [[2048, 1536, 3]] * 3
+    assert inventory["mpp"].tolist() == pytest.approx([0.25] * 3)
+    assert inventory["format"].tolist() == ["generic-tiff"] * 3
+    assert inventory["sha256"].nunique() == 3
+
+
+def test_tiles_lie_where_tissue_was_painted(study):
+    """Tissue 1,024 x 768 pixels from (256 + 128 i, 384), tiles of 128."""
+    _, _, slides, tiles = study
+    assert slides["tiles"].tolist() == [8 * 6] * 3
+    for number, (_, own) in enumerate(tiles.groupby("case_id", sort=True)):
+        assert own["x"].min() == 256 + 128 * number
+        assert own["y"].agg(["min", "max"]).tolist() == [384, 1024]
+
+
+def test_a_slide_whose_pixels_have_no_size_stops_the_intake_by_name(tmp_path):
+    manifest = write_cohort(tmp_path, ["a", "b"])
+    write(tmp_path / "s1.tif", mpp=None)
+    with pytest.raises(UserError, match=r"s1\.tif: the file does not say .*column 'mpp'"):
+        inventory_of(manifest)
+    table = pd.read_csv(manifest).assign(mpp=["", "0.3"])
+    table.to_csv(manifest, index=False)
+    assert inventory_of(manifest)["mpp"].tolist() == pytest.approx([0.25, 0.3])
+    pd.read_csv(manifest).assign(mpp=[0.5, 0.3]).to_csv(manifest, index=False)
+    with pytest.raises(UserError, match=r"s0\.tif: the file says 0.25 µm a pixel, column 'mpp' 0.5"):
+        inventory_of(manifest)
+
+
+def test_damaged_slides_are_exclusions_with_a_reason(tmp_path):
+    manifest = write_cohort(tmp_path, ["a", "b"])
+    whole = (tmp_path / "s1.tif").read_bytes()
+    (tmp_path / "s1.tif").write_bytes(whole[:2000])
+    inventory = inventory_of(manifest)
+    assert inventory["status"].tolist() == ["included", "excluded"]
+    assert inventory["reason"].iloc[1].startswith("unreadable: ")
+    with pytest.raises(UserError, match=r"s1\.tif"):
+        inventory_of(manifest, on_unreadable="stop")
+
+
+def test_a_slide_without_tissue_has_no_tile_and_a_reason(tmp_path):
+    manifest = write_cohort(tmp_path / "images", ["a", "b"])
+    write(tmp_path / "images/s1.tif", tissue=(0, 0, 1, 1))
+    inventory = inventory_of(manifest)
+    slides, _ = placed_of(tmp_path, inventory, tmp_path / "images")
+    assert slides["tiles"].tolist() == [48, 0]
+    assert slides["reason"].tolist() == ["", "no tissue"]
+
+
+def test_regions_are_read_and_refused(tmp_path):
+    import cv2
+
+    manifest = write_cohort(tmp_path / "images", ["a", "b"], region=["r0.png", "r1.geojson"])
+    drawn = np.zeros((192, 256), np.uint8)
+    drawn[:, :64] = 255  # the left quarter: 512 pixels of the slide
+    cv2.imwrite(str(tmp_path / "images/r0.png"), drawn)
+    ring = [[0, 0], [512, 0], [512, 1536], [0, 1536], [0, 0]]
+    (tmp_path / "images/r1.geojson").write_text(
+        '{"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": '
+        f'{{"type": "Polygon", "coordinates": [{ring}]}}}}]}}'
+    )
+    inventory = inventory_of(manifest)
+    slides, tiles = placed_of(tmp_path, inventory, tmp_path / "images")
+    # Tiles begin at 256 and at 384: two columns of six rows lie within, and one.
+    assert slides["in_region"].tolist() == [12, 6]
+    assert (tiles["region"] >= 0.5).sum() == 18
+    cv2.imwrite(str(tmp_path / "images/r0.png"), drawn[:, :128])
+    with pytest.raises(UserError, match="in its own proportions"):
+        placed_of(tmp_path, inventory, tmp_path / "images")
+    (tmp_path / "images/r0.png").unlink()
+    with pytest.raises(UserError, match=r"column 'region': 'r0\.png' does not exist"):
+        inventory_of(manifest)
+
+
+def test_features_are_the_networks_own(study, tmp_path):
+    """Against timm's own forward pass on a tile read by hand."""
+    import timm
+    import torch
+
+    folder, _, slides, tiles = study
+    bags = seen(study, tmp_path / "f", tmp_path / "s")
+    table = tmp_path / "bags.parquet"
+    bags.to_parquet(table)
+    bag = Bags([table], tmp_path / "f").of(slides["case_id"].iloc[0])
+    torch.manual_seed(0)
+    network = timm.create_model("resnet18", num_classes=1).eval()
+    own = tiles[tiles["case_id"] == bag.case_id]
+    from marrowflow.slides.slide import Slide
+
+    with Slide(folder / "images/s0.tif") as slide:
+        pixels = np.stack([slide.read(x, y, 128, 128) for x, y in own[["x", "y"]].to_numpy()[:4]])
+    mean, std = (np.array(network.pretrained_cfg[name], np.float32) for name in ("mean", "std"))
+    inputs = torch.from_numpy((pixels / 255 - mean) / std).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        stem = network.maxpool(network.act1(network.bn1(network.conv1(inputs))))
+        expected = network.layer1(stem).mean(dim=(2, 3))
+    assert len(bag) == slides["tiles"].iloc[0]
+    np.testing.assert_allclose(bag.features[:4].astype(np.float32), expected, atol=2e-3)
+
+
+def test_no_tile_is_seen_twice(study, tmp_path, monkeypatch):
+    first = seen(study, tmp_path / "f", tmp_path / "s")
+    monkeypatch.setattr(extraction, "_shard", lambda *_: pytest.fail("a tile was seen again"))
+    again = seen(study, tmp_path / "f", tmp_path / "s")
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_another_network_tiling_or_batch_is_another_entry(study, tmp_path):
+    first = seen(study, tmp_path / "f", tmp_path / "s")
+    other = seen(study, tmp_path / "f", tmp_path / "s", batch=8)
+    assert set(first["entry"]).isdisjoint(other["entry"])
+
+
+def test_a_job_goes_on_from_its_last_shard_and_the_features_are_the_same(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "SHARD", 3)
+    whole = seen(study, tmp_path / "f", tmp_path / "s")
+    real, done = extraction._shard, []
+
+    def breaks(*arguments):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(extraction, "_shard", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        seen(study, tmp_path / "g", tmp_path / "t")
+    assert not list((tmp_path / "g").rglob(ABOUT))
+    again = []
+    monkeypatch.setattr(extraction, "_shard", lambda *a: again.append(a) or real(*a))
+    resumed = seen(study, tmp_path / "g", tmp_path / "t")
+    # 48 tiles a slide in shards of 12, of which two were done.
+    assert len(again) == 4 + 4 + 4 - 2
+    pd.testing.assert_frame_equal(whole, resumed)
+    assert not (tmp_path / "t").exists()
+
+
+def test_features_that_are_gone_or_others_are_told(study, tmp_path):
+    bags = seen(study, tmp_path / "f", tmp_path / "s")
+    table = tmp_path / "bags.parquet"
+    bags.to_parquet(table)
+    entry = tmp_path / "f" / bags["entry"].iloc[1]
+    about = (entry / ABOUT).read_text()
+    (entry / ABOUT).write_text(about.replace(bags["features_sha256"].iloc[1], "0" * 64))
+    with pytest.raises(UserError, match="was made anew, and otherwise"):
+        Bags([table], tmp_path / "f")
+    (entry / ABOUT).unlink()
+    with pytest.raises(UserError, match="is not there, or not whole"):
+        Bags([table], tmp_path / "f")

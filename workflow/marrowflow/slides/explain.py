@@ -1,0 +1,322 @@
+"""Show what the aggregator looked at in the slides that the reports print, beside networks of random weights (a step).
+
+The cases and the columns of ``cases.csv`` are those of ``learning.explain``, so that reports print a slide as they print an
+image; the maps are attention and no gradient. Tiles are laid anew with half of their side overlapping (wang2022), seen by the
+same network, and asked of every aggregator that answered for the slide: the map is the mean of their attention, each on a
+scale from 0 to 1, in the branch of the class that was answered. A class's own branch may attend to what speaks against
+it: attention says where a network looked, not what it made of that.
+
+The control is the mean over `CONTROLS` aggregators of the same kind with random weights.
+
+Beside ``map`` and ``control`` (by min and max, as published) stand for each slide
+
+=============== =======================================================================
+percentile      the same attention as the share of tiles that had less
+top, bottom     the tiles that were looked at most and least, most (or least) first
+tiles           how many tiles overlap on the map
+=============== =======================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field
+
+from marrowflow.choices.primary import read_primary
+from marrowflow.choices.primary_files import primary_files
+from marrowflow.cli import add_folders, existing_file, progress, step_parser
+from marrowflow.config import ClassName, Endpoint, Identifier, Section, Unit, read_options
+from marrowflow.errors import UserError
+from marrowflow.files import write_table, written_whole
+from marrowflow.learning.saliency import rank_correlation
+from marrowflow.predictions import ENSEMBLE, read_predictions
+from marrowflow.shown_cases import Question, choose_cases
+from marrowflow.slides.aggregators import BagNetwork
+from marrowflow.slides.answers import Trained, load_aggregators
+from marrowflow.slides.bags import Bags, read_bag
+from marrowflow.slides.extract import Seer, seer
+from marrowflow.slides.heatmap import MINMAX, PERCENTILE, extremes, laid_out, scaled, strip
+from marrowflow.slides.picture import SIDE
+from marrowflow.slides.slide import Slide
+from marrowflow.slides.survey import mask_of
+from marrowflow.slides.tiles import geometry, place_tiles
+from marrowflow.study_slides import Extractor, Tiling
+
+log = logging.getLogger(__name__)
+
+MAPS = "maps"
+CONTROLS = 5
+OVERLAP = 0.5
+"""Share of its side by which a tile of a map overlaps the next (wang2022)."""
+SHOWN = 5
+"""Tiles of either kind."""
+_TILE = 96
+METHOD = "attention"
+COLUMNS = (
+    "case_id", "image", "kind", "truth", "predicted", "confidence", "explained_class", "method", "grid", "networks",
+    "correlation", "mean_correlation", "map", "control", "percentile", "top", "bottom", "tiles", "reason",
+)  # fmt: skip
+
+
+class Options(Section):
+    """What the maps depend on, besides the networks and their answers."""
+
+    classes: list[ClassName]
+    endpoints: dict[Identifier, Endpoint] = Field(default_factory=dict)
+    units: list[Unit]
+    members: dict[Identifier, list[Identifier]] = Field(default_factory=dict)
+    """Aggregators of each ensemble, by the ensemble's name."""
+    tilings: dict[Identifier, Tiling]
+    extractor: Extractor
+    errors_shown: int = Field(ge=1)
+    """Slides in each gallery of the reports."""
+
+
+class _Looked:
+    """One slide with its overlapping tiles and what its networks attended to."""
+
+    def __init__(
+        self, tiles: pd.DataFrame, features: torch.Tensor, span: float, size: tuple[int, int]
+    ) -> None:
+        self.tiles, self.features, self.span, self.size = tiles, features, span, size
+
+    def attention(self, networks: Sequence[BagNetwork], number: int, scale: str) -> np.ndarray:
+        """Return the mean of the networks' attention for a class over the tiles, each scaled, float64 [n]."""
+        each = []
+        for network in networks:
+            with torch.no_grad():
+                answer = network(self.features)
+            branch = number if len(answer.attention) > 1 else 0
+            each.append(scaled(answer.attention[branch].double().cpu().numpy(), scale))
+        return np.mean(each, axis=0)
+
+    def drawn(self, values: np.ndarray) -> np.ndarray:
+        """Return values as a square grey picture, uint8 [SIDE, SIDE], 255 where the value is 1."""
+        scale = SIDE / max(self.size)
+        side = max(1, round(self.size[0] * scale)), max(1, round(self.size[1] * scale))
+        whole = np.nan_to_num(laid_out(values, self.tiles, self.span, self.size, side))
+        square = np.zeros((SIDE, SIDE), np.uint8)
+        top, left = (SIDE - side[1]) // 2, (SIDE - side[0]) // 2
+        square[top : top + side[1], left : left + side[0]] = np.rint(255 * whole)
+        return square
+
+
+def explain(
+    options: Options,
+    tiling: Tiling,
+    shown: pd.DataFrame,
+    networks: Sequence[Trained],
+    folds: pd.DataFrame,
+    slides: pd.DataFrame,
+    sees: Seer,
+    out: Path,
+) -> pd.DataFrame:
+    """Draw the maps of slides and their controls into ``out/maps``, and return the table of ``cases.csv``.
+
+    Parameters
+    ----------
+    options
+        See `Options`.
+    tiling
+        Of the index test.
+    shown
+        Rows of a prediction table with ``image``, ``confidence`` and ``kind``.
+    networks
+        Aggregators of all folds (of an ensemble, of all its members).
+    folds
+        Table of ``splits.partition``: it says which networks a slide was tested by.
+    slides
+        One row a slide, by ``case_id``: ``path``, ``sha256``, ``pictures``, and its row of tissue.csv.
+    sees
+        What sees the overlapping tiles.
+    out
+        Folder of the outputs.
+    """
+    (out / MAPS).mkdir(parents=True, exist_ok=True)
+    attends = networks[0].network.kind != "mean"
+    tested = folds[folds["partition"].eq("test")].groupby("case_id")["fold"].agg(set).to_dict()
+    rows = []
+    cases = shown.to_dict("records")
+    for number, case in enumerate(progress(cases, "maps", len(cases), "slides"), 1):
+        row = {
+            **case,
+            "explained_class": "",
+            "map": "",
+            "control": "",
+            "percentile": "",
+            "top": "",
+            "bottom": "",
+        }
+        row |= {"method": "", "grid": "", "networks": 0, "correlation": float("nan"), "tiles": 0}
+        if not case["predicted"]:
+            reason = f"no answer to explain{': ' if case['reason'] else ''}{case['reason']}"
+            rows.append({**row, "reason": reason})
+            continue
+        if not attends:
+            rows.append({**row, "reason": "the mean of all tiles attends to none of them"})
+            continue
+        own = {case["fold"]} if case["fold"] != ENSEMBLE else tested.get(case["image"])
+        asked = [one for one in networks if own is None or one.fold in own]
+        rows.append(
+            row | _explained(options, tiling, case, asked, slides.loc[case["image"]], sees, out, number)
+        )
+    table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    return table.assign(mean_correlation=round(table["correlation"].astype(np.float64).mean(), 6))
+
+
+def _explained(
+    options: Options,
+    tiling: Tiling,
+    case: Mapping[Any, Any],
+    asked: Sequence[Trained],
+    row: Any,
+    sees: Seer,
+    out: Path,
+    number: int,
+) -> dict[str, Any]:
+    """Draw one slide's pictures, and return its columns."""
+    with Slide(row.path) as slide:
+        how = geometry(slide, row.mpp, tiling, OVERLAP)
+        mask = mask_of(Path(row.pictures), row)
+        assert mask is not None  # every slide has one
+        tiles = place_tiles(slide, how, mask, tiling.min_tissue)
+        entry = sees.see(Path(row.path), row.sha256, row.mpp, tiling, tiles, OVERLAP, f"map {number}")
+        seen = torch.from_numpy(np.array(read_bag(case["image"], entry).features)).to(sees.device).float()
+        looked = _Looked(tiles, seen, how.span, (slide.width, slide.height))
+        place = list(options.classes).index(case["predicted"])
+        trained = [one.network for one in asked]
+        values = looked.attention(trained, place, MINMAX)
+        pictures = {
+            "map": looked.drawn(values),
+            "control": looked.drawn(looked.attention(_untrained(asked[0], sees.device), place, MINMAX)),
+            "percentile": looked.drawn(looked.attention(trained, place, PERCENTILE)),
+        }
+        top, bottom = extremes(values, tiles, how.span, SHOWN)
+        strips = {
+            name: strip(slide, how, tiles, chosen, _TILE)
+            for name, chosen in (("top", top), ("bottom", bottom))
+            if chosen
+        }
+    files = {}
+    for name, picture in {**pictures, **strips}.items():
+        file = f"{number}.png" if name == "map" else f"{number}_{name}.png"
+        _write(out / MAPS / file, picture)
+        files[name] = f"{MAPS}/{file}"
+    odd = "one tile alone has all attention, whatever it shows" if len(tiles) == 1 else ""
+    return {
+        **files,
+        "explained_class": case["predicted"],
+        "method": METHOD,
+        "grid": f"{len(tiles)} tiles",
+        "networks": len(asked),
+        "correlation": round(rank_correlation(pictures["map"], pictures["control"]), 6),
+        "tiles": len(tiles),
+        "reason": odd,
+    }
+
+
+def _untrained(like: Trained, device: torch.device) -> list[BagNetwork]:
+    """Return aggregators of the same kind with random weights."""
+    found = []
+    for seed in range(CONTROLS):
+        torch.manual_seed(seed)
+        network = BagNetwork(like.network.settings, like.network.features, like.network.classes)
+        found.append(network.to(device).eval())
+    return found
+
+
+def _write(path: Path, picture: np.ndarray) -> None:
+    stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    with written_whole(path) as beside:
+        beside.write_bytes(cv2.imencode(path.suffix, stored)[1].tobytes())
+
+
+def main(argv: Sequence[str]) -> None:
+    """Explain the slides that the reports show."""
+    parser = step_parser(
+        "slides.explain", "Show what the aggregators looked at in the slides that reports print."
+    )
+    parser.add_argument(
+        "--primary", type=existing_file, required=True, help="primary.json: what is explained"
+    )
+    for flag, what in (
+        ("--predictions", "final prediction tables of all index tests for one set of patients"),
+        ("--locks", "threshold.json of all index tests"),
+        ("--bags", "bags.parquet of these patients, <cohort>/<tiling>"),
+        ("--inventories", "inventory.parquet of these patients"),
+        ("--tissue", "tissue.csv of these patients, in the same order"),
+    ):
+        parser.add_argument(flag, type=existing_file, nargs="+", required=True, metavar="FILE", help=what)
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="folders of their manifests, in the same order",
+    )
+    parser.add_argument(
+        "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
+    )
+    add_folders(parser, "--models", "folder of each network, <aggregator>/<tiling>/<fold>")
+    parser.add_argument(
+        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
+    )
+    parser.add_argument(
+        "--state", type=Path, required=True, metavar="DIR", help="this job's own folder for going on"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="regions of a slide read at a time")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder of cases.csv and maps/"
+    )
+    args = parser.parse_args(argv)
+    options = read_options(Options, args.options)
+    name = read_primary(args.primary)
+    model, _, tiling = name.partition("-")
+    path, lock = primary_files(name, args.predictions, args.locks)
+    table = read_predictions(path, options.classes, name).table
+    question = Question(options.classes, options.endpoints, options.units, lock)
+    shown = choose_cases(table, question, options.errors_shown).both()
+    tables = [file for file in args.bags if file.parent.name == tiling]
+    if not tables:
+        raise UserError(
+            f"--bags holds no table of the tiling {tiling!r}; give <cohort>/{tiling}/bags.parquet"
+        )
+    sees = seer(options.extractor, options.tilings[tiling].size, args.features, args.state, args.threads)
+    bags = Bags(tables, args.features)
+    networks = [
+        network
+        for member in options.members.get(model, [model])
+        for network in load_aggregators(
+            [folder for folder in args.models if folder.parts[-3:-1] == (member, tiling)],
+            options.classes,
+            bags,
+            sees.device,
+        )
+    ]
+    folds = pd.read_parquet(args.folds, columns=["fold", "case_id", "partition"])
+    slides = _slides(args.inventories, args.tissue, args.images)
+    cases = explain(options, options.tilings[tiling], shown, networks, folds, slides, sees, args.out)
+    write_table(args.out / "cases.csv", cases)
+    log.info("%s: %d maps of %d slides shown", name, int(cases["map"].ne("").sum()), len(cases))
+
+
+def _slides(inventories: Sequence[Path], tissue: Sequence[Path], images: Sequence[Path]) -> pd.DataFrame:
+    """Return where each slide lies and what was found on it, by its id."""
+    tables = []
+    for inventory, surveyed, folder in zip(inventories, tissue, images, strict=True):
+        known = pd.read_parquet(inventory).set_index("case_id")
+        table = pd.read_csv(surveyed).set_index("case_id")
+        table["path"] = [str(folder / known["image"][case]) for case in table.index]
+        table["sha256"] = [known["sha256"][case] for case in table.index]
+        table["pictures"] = str(surveyed.parent / "pictures")
+        tables.append(table)
+    return pd.concat(tables)

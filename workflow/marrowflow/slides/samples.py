@@ -1,0 +1,176 @@
+"""Bags drawn one after the other, and the loss that they are trained by.
+
+A bag's features are mapped from the disk and moved to the device while the bag before is worked on; a fold that fits
+into a GPU lies there whole.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+
+from marrowflow.cli import progress
+from marrowflow.config import Training
+from marrowflow.learning.outcomes import Criterion, Outcomes
+from marrowflow.slides.aggregators import BagNetwork, instance_loss
+from marrowflow.slides.bags import Bags
+
+RESIDENT_SHARE = 0.4
+"""Bags stay on the GPU when they take at most this share of its free memory."""
+_AHEAD = 2
+
+
+class Batch(tuple[list[torch.Tensor], torch.Tensor]):
+    """Some bags and their classes: a list of float32 [n, F], and int64 [bags]."""
+
+    __slots__ = ()
+
+    def tensor_split(self, parts: int) -> list[Batch]:
+        """Divide the bags into parts of nearly equal number, as `torch.Tensor.tensor_split` divides rows."""
+        bags, truths = self
+        places = np.array_split(np.arange(len(bags)), parts)
+        return [Batch(([bags[i] for i in place], truths[place[0] : place[-1] + 1])) for place in places]
+
+
+class BagSamples:
+    """Bags with their classes (a `marrowflow.learning.loop.Samples`).
+
+    Parameters
+    ----------
+    bags
+        Where they lie.
+    case_ids
+        The slides; each has a tile at least.
+    targets
+        int64 [bags]: class numbers.
+    device
+        Where they are wanted.
+    within
+        Take only the tiles in a slide's region, where it has one.
+    """
+
+    def __init__(
+        self, bags: Bags, case_ids: Sequence[str], targets: np.ndarray, device: torch.device, within: bool
+    ) -> None:
+        self.targets = torch.from_numpy(np.array(targets, np.int64)).to(device)
+        self._bags, self._case_ids, self._device, self._within = bags, list(case_ids), device, within
+        self._resident: list[torch.Tensor] | None = None
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            size = sum(self._read(i).nbytes for i in range(len(self._case_ids)))
+            if size <= RESIDENT_SHARE * free:
+                self._resident = [self._moved(i) for i in range(len(self._case_ids))]
+
+    def __len__(self) -> int:
+        return len(self._case_ids)
+
+    def case_ids(self, chosen: np.ndarray) -> list[str]:
+        """Return the slides' ids by their sample numbers."""
+        return [self._case_ids[i] for i in chosen]
+
+    def batches(self, chunks: Sequence[np.ndarray], title: str = "") -> Iterator[tuple[Batch, torch.Tensor]]:
+        """Yield bags and classes of each chunk of sample numbers; with a title, progress of that name."""
+        drawn = self._drawn([int(i) for chunk in chunks for i in chunk])
+        for chunk in progress(chunks, title, len(chunks), "bags") if title else chunks:
+            truths = self.targets[torch.from_numpy(np.asarray(chunk))]
+            yield Batch(([next(drawn) for _ in chunk], truths)), truths
+
+    def _drawn(self, numbers: Sequence[int]) -> Iterator[torch.Tensor]:
+        """Yield bags in order, some read ahead by a thread."""
+        if self._resident is not None:
+            for i in numbers:
+                yield self._resident[i].float()
+            return
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            following = iter(numbers)
+            waiting: deque[Future[torch.Tensor]] = deque(
+                reader.submit(self._moved, i) for i in islice(following, _AHEAD)
+            )
+            while waiting:
+                found = waiting.popleft().result()
+                waiting.extend(reader.submit(self._moved, i) for i in islice(following, 1))
+                yield found.float()
+
+    def _moved(self, number: int) -> torch.Tensor:
+        # As float16: half of the way; made float32 where it is used.
+        return torch.from_numpy(self._read(number)).to(self._device)
+
+    def _read(self, number: int) -> np.ndarray:
+        bag = self._bags.of(self._case_ids[number])
+        if not self._within:
+            return np.array(bag.features)
+        inside = bag.within_region()
+        return np.array(bag.features) if len(inside) == len(bag) else bag.features[inside]
+
+
+class BagTrainee(nn.Module):
+    """A bag's network as the training loop sees it: batches of bags to rows of logits.
+
+    While it trains, a last column is each bag's instance loss, 0 for bags of one tile.
+
+    Parameters
+    ----------
+    network
+        What is trained.
+    most
+        Tiles on either side of the instance clustering; 0 for networks that do not cluster.
+    """
+
+    def __init__(self, network: BagNetwork, most: int) -> None:
+        super().__init__()
+        self.network, self._most = network, most
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Return float32 [bags, C], or [bags, C + 1] while training a network that clusters."""
+        bags, truths = batch
+        return torch.stack([self._one(bag, truth) for bag, truth in zip(bags, truths, strict=True)])
+
+    def _one(self, bag: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        answer = self.network(bag)
+        if not self.training or not self._most:
+            return answer.logits
+        loss = instance_loss(self.network, answer, truth, self._most)
+        own = answer.logits.new_zeros(1) if loss is None else loss.reshape(1)
+        return torch.cat([answer.logits, own.to(answer.logits)])
+
+
+class ClusteringCriterion(Criterion):
+    """The weighted sum of a bag's own loss and of its instance clustering.
+
+    Parameters
+    ----------
+    outcomes, targets, training
+        As of `Criterion`.
+    bag_weight
+        Of the bag's own loss; the rest is the clustering's.
+    """
+
+    def __init__(
+        self, outcomes: Outcomes, targets: torch.Tensor, training: Training, bag_weight: float
+    ) -> None:
+        super().__init__(outcomes, targets, training)
+        self._shares = torch.tensor([bag_weight, 1 - bag_weight], device=self.device)
+
+    @property
+    def heads(self) -> int:
+        """Two: the bags' own loss, and the clustering."""
+        return 2
+
+    def sums(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return both losses, summed over the bags: [2]; the last column of the logits is the clustering's."""
+        return torch.cat([super().sums(logits[:, :-1], targets), logits[:, -1:].sum(dim=0)])
+
+    def totals(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return what each sum is divided by, [2]: the bags' weights, and their number."""
+        own = super().totals(targets)
+        return torch.cat([own, torch.full_like(own, len(targets))])
+
+    def right(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return how many diagnoses are right."""
+        return super().right(logits[:, :-1], targets)
