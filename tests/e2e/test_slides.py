@@ -15,7 +15,7 @@ from project import copy_project, planned, snakemake
 CLASSES = ["AML", "CML", "ALL", "CLL", "MM"]
 STUDY = {
     "study": {"key": "little", "title": "Painted slides", "notice": "Painted."},
-    "cohorts": "slides/cohorts.tsv",
+    "cohorts": "resources/slides/cohorts.tsv",
     "classes": CLASSES,
     "units": ["patient"],
     "endpoints": {"myeloid": {"positive": ["AML", "CML"]}},
@@ -35,11 +35,11 @@ STUDY = {
     "accuracy": {"replicates": 100},
     "report": {"primary": "paper-x40", "errors_shown": 2},
 }
-CONFIG = ("--configfile", "slides.yaml")
+CONFIG = ("--configfile", "resources/slides.yaml")
 
 
 def manifest(project: Path, cohort: str) -> pd.DataFrame:
-    return pd.read_csv(project / f"slides/{cohort}/manifest.csv", dtype=str, keep_default_na=False)
+    return pd.read_csv(project / f"resources/slides/{cohort}/manifest.csv", dtype=str, keep_default_na=False)
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +48,12 @@ def project(once):
 
     def run(folder):
         copied = copy_project(folder / "marrowflow")
-        paint("wang2022", copied / "slides", patients=4, images=2)
+        paint("wang2022", copied / "resources/slides", patients=4, images=2)
         first = manifest(copied, "first")
-        slides = copied / "slides/first"
+        slides = copied / "resources/slides/first"
         (slides / first["image"][0]).write_bytes((slides / first["image"][0]).read_bytes()[:1000])
         write_pyramid(slides / first["image"][1], np.full((1024, 1024, 3), 243, np.uint8), 0.1)
-        (copied / "slides.yaml").write_text(yaml.safe_dump(STUDY))
+        (copied / "resources/slides.yaml").write_text(yaml.safe_dump(STUDY))
         snakemake(copied, "--cores", "2", *CONFIG)
 
     return once("little_slides", run) / "marrowflow"
@@ -124,12 +124,12 @@ def test_a_finished_study_has_nothing_to_do(project):
 
 def test_another_hospital_trains_nothing(project, tmp_path):
     copied = copy_project(tmp_path / "marrowflow", project)
-    third = copied / "slides/third"
+    third = copied / "resources/slides/third"
     third.mkdir()
     rows = manifest(copied, "second").iloc[:2]
-    shutil.copytree(copied / "slides/second/slides", third / "slides")
+    shutil.copytree(copied / "resources/slides/second/slides", third / "slides")
     rows.to_csv(third / "manifest.csv", index=False)
-    table = copied / "slides/cohorts.tsv"
+    table = copied / "resources/slides/cohorts.tsv"
     line = table.read_text().splitlines()[-1].split("\t")
     added = ["third", "external", str(third / "manifest.csv"), "Third", line[4]]
     table.write_text(table.read_text() + "\t".join(added) + "\n")
