@@ -30,7 +30,9 @@ CPU = torch.device("cpu")
 def options(kind="clam_mb", within=False, **training):
     return Options(
         aggregation=Aggregation(kind=kind, hidden=16, width=8, dropout=0.0),
-        training=Training(**{"epochs": 25, "batch_size": 1, "rate": 0.005, "schedule": "constant", "threads": 1} | training),
+        training=Training(
+            **{"epochs": 25, "batch_size": 1, "rate": 0.005, "schedule": "constant", "threads": 1} | training
+        ),
         instances=2,
         within=within,
         classes=CLASSES,
@@ -55,7 +57,9 @@ def made(tmp_path):
         region[: max(1, n // 2)] = 1
         entry = f"made-000000000000/{i:016d}"
         if n:
-            tiles = pd.DataFrame({"x": np.arange(n) * 10, "y": np.zeros(n, int), "tissue": 1.0, "region": region})
+            tiles = pd.DataFrame(
+                {"x": np.arange(n) * 10, "y": np.zeros(n, int), "tissue": 1.0, "region": region}
+            )
             about = {"extractor": RECIPE, "weights": {"source": "made", "sha256": "", "licence": ""}}
             write_entry(tmp_path / "features" / entry, features.astype(np.float16), tiles, about)
             found = json.loads((tmp_path / "features" / entry / "about.json").read_text())
@@ -63,7 +67,9 @@ def made(tmp_path):
         else:
             rows.append((case, 0, "no tissue", "", "", ""))
         side = ["train", "train", "validation", "test"][i // 2 % 4]
-        folds.append({"fold": 0, "case_id": case, "patient_id": case, "cohort": "h", "label": label, "partition": side})
+        folds.append(
+            {"fold": 0, "case_id": case, "patient_id": case, "cohort": "h", "label": label, "partition": side}
+        )
     pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(tmp_path / "bags.parquet")
     pd.DataFrame(folds).to_parquet(tmp_path / "folds.parquet")
     return tmp_path
@@ -71,7 +77,13 @@ def made(tmp_path):
 
 def trained(made, out, chosen=None, state="state"):
     train_fold(
-        chosen or options(), 0, made / "folds.parquet", [made / "bags.parquet"], made / "features", made / state, made / out
+        chosen or options(),
+        0,
+        made / "folds.parquet",
+        [made / "bags.parquet"],
+        made / "features",
+        made / state,
+        made / out,
     )
     return made / out
 
@@ -119,7 +131,10 @@ def test_the_same_seed_gives_the_same_bytes_resumed_or_not(made, monkeypatch):
 def test_only_tiles_within_a_region_are_trained_on(made):
     bags = bags_of(made)
     whole, part = (BagSamples(bags, ["h/s4"], np.array([0]), CPU, within) for within in (False, True))
-    (((one,), _), _), (((other,), _), _) = next(whole.batches([np.array([0])])), next(part.batches([np.array([0])]))
+    (((one,), _), _), (((other,), _), _) = (
+        next(whole.batches([np.array([0])])),
+        next(part.batches([np.array([0])])),
+    )
     inside = bags.of("h/s4").tiles["region"].to_numpy() >= 0.5
     assert len(one) == len(inside)
     torch.testing.assert_close(other, one[torch.from_numpy(inside)])
