@@ -48,6 +48,7 @@ rule all:
         lineage="results/<study>/lineage.html",
         crate="results/<study>/ro-crate-metadata.json",
         pictures=PICTURES,
+        viewers=VIEWERS,
 
 
 rule develop:

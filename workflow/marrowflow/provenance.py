@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parent
 NAME = PACKAGE.name
 
 # What counts as code beside Python. By name, so that a stray file of an editor or a file manager retrains nothing.
-TEMPLATES = (".html", ".css")
+TEMPLATES = (".html", ".css", ".js")
 # `config` shapes the option strings, and those are compared by themselves: a new section of the
 # configuration must not retrain every network. The package's own __init__ holds its version only.
 NOT_FOLLOWED = ("config.py", "__init__.py")

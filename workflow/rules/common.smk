@@ -181,6 +181,12 @@ COSTS = [path.replace("card.json", "cost.json") for path in CARDS]
 WEIGHT_FILES = [path.replace("card.json", "model.safetensors") for path in CARDS]
 # What a second hospital applies by itself; whole slides have none yet.
 PACKAGE = [] if STUDY.slides else "results/<study>/package/package.json"
+# The pages on which readers zoom into the slides that the reports show.
+VIEWERS = [
+    f"results/<study>/viewer/{protocol}/{cohort}"
+    for protocol in (EXPLAINED if STUDY.slides else [])
+    for cohort in ["development", *EXTERNAL]
+]
 # The augmented pictures, when the study wants them as files.
 PICTURES = [
     f"results/<study>/augmentation/{protocol}/{fold}/pictures_{colour}"

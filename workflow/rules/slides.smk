@@ -346,3 +346,32 @@ rule explain_slides:
         " --predictions {input.predictions:q} --locks {input.locks:q} --folds {input.folds:q} --models {input.models:q}"
         " --inventories {input.inventories:q} --tissue {input.tissue:q} --images {params.images:q} --bags {input.bags:q}"
         " --features {params.features:q} --state {params.state:q} --threads {threads} --out {params.folder:q} 2> {log:q}"
+
+
+rule view_slides:
+    """Make pages on which readers zoom into the slides that the reports show, with their maps."""
+    input:
+        cases="results/<study>/explanations/{protocol}/{cohort}/cases.csv",
+        maps="results/<study>/explanations/{protocol}/{cohort}/maps",
+        inventories=inventories_of,
+    output:
+        pages=directory("results/<study>/viewer/{protocol}/{cohort}"),
+    log:
+        "results/<study>/logs/view_slides/{protocol}/{cohort}.log",
+    benchmark:
+        "results/<study>/benchmarks/view_slides/{protocol}/{cohort}.tsv"
+    wildcard_constraints:
+        cohort="|".join(["development", *EXTERNAL]),
+    conda:
+        "../../envs/view_slides.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        code=code("viewer.build"),
+        options=options("study"),
+        images=folders_of,
+    shell:
+        "python -m marrowflow viewer.build --options {params.options:q} --cases {input.cases:q}"
+        " --inventories {input.inventories:q} --images {params.images:q} --out {output.pages:q} 2> {log:q}"

@@ -75,6 +75,7 @@ STAGES: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "reports": {
         "report_cohort": ("hospital's report", "hospitals' reports"),
         "report_study": ("study report", "study reports"),
+        "view_slides": ("set of zoomable slides", "sets of zoomable slides"),
         "describe_run": ("run record", "run records"),
     },
 }

@@ -1,0 +1,1 @@
+"""A slide that readers zoom into, with what was attended to laid over it: pages that need no network."""
