@@ -10,6 +10,9 @@ wbc_sites
 malaria
     27,558 red cells of 200 patients; ``upstream_split`` says on which side of the published split a cell
     lies: ``train``, or ``test`` for the part that was distributed as "valid" and that published figures are of.
+malaria_slides
+    The same cells, a slide a patient: side by side in a picture, with a mask of where a cell lies; the label is the
+    patient's. ``cells.csv`` keeps what each cell is, which no step reads.
 bt5153_barcelona
     2,852 blood cells of Barcelona under the names of bt5153's 21 marrow types, of which they are 11; the label map makes
     five lineages of them. 28 cells without a type of their own (immature granulocytes, neutrophils) are left out.
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import shutil
 import sys
 import tarfile
@@ -29,6 +33,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import cv2
+import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +43,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 from marrowflow.cli import progress  # noqa: E402
 from marrowflow.files import write_table, written_whole  # noqa: E402
 
-STUDIES = ("wbc_sites", "malaria", "bt5153_barcelona")
+STUDIES = ("wbc_sites", "malaria", "malaria_slides", "bt5153_barcelona")
 WHITE_CELLS = ("neutrophil", "lymphocyte", "monocyte", "eosinophil", "basophil")
 
 # Barcelona's fine labels, as the marrow types of Matek 2021 are called; a platelet is a cell of none of the lineages.
@@ -55,6 +61,8 @@ MARROW_TYPES = {
     "SNE": "NGS",
 }
 
+CELL = 50
+"""Side of a malaria cell's picture, pixels."""
 _WEIGHTS = "weights/squeezenet1_1_imagenet_from_openvino_fp16.pth"
 _MALARIA = "malaria_nih50"
 
@@ -70,6 +78,7 @@ def missing(study: str, shared: Path) -> list[Path]:
     needed = {
         "wbc_sites": ["pbc/manifest.csv", "wbc_zheng/manifest.csv", _WEIGHTS],
         "malaria": [f"{_MALARIA}.tar", _WEIGHTS],
+        "malaria_slides": [f"{_MALARIA}.tar", _WEIGHTS],
         "bt5153_barcelona": ["pbc/manifest.csv", _WEIGHTS],
     }[study]
     return [shared / name for name in needed if not (shared / name).is_file()]
@@ -88,7 +97,7 @@ def convert(study: str, shared: Path, out: Path, limit_per_class: int | None = N
         Where the study goes. Under the project, its cohort table names manifests relative to the project.
     limit_per_class
         Take at most this many images of each class from each cohort, spread evenly over the upstream order
-        (which is by patient where patients are known); None takes all.
+        (which is by patient where patients are known); of malaria_slides, this many patients. None takes all.
 
     Returns
     -------
@@ -100,7 +109,12 @@ def convert(study: str, shared: Path, out: Path, limit_per_class: int | None = N
         raise FileNotFoundError(f"not found: {', '.join(map(str, lacking))}")
     table = out / "cohorts.tsv"
     table.unlink(missing_ok=True)
-    makers = {"wbc_sites": _white_cells, "malaria": _malaria, "bt5153_barcelona": _marrow_types}
+    makers = {
+        "wbc_sites": _white_cells,
+        "malaria": _malaria,
+        "malaria_slides": _malaria_slides,
+        "bt5153_barcelona": _marrow_types,
+    }
     cohorts = makers[study](shared, out, limit_per_class)
     _copy(shared / _WEIGHTS, out.parent / "weights" / "squeezenet1_1.pth")
     for cohort in cohorts:
@@ -151,6 +165,50 @@ def _malaria(shared: Path, out: Path, limit: int | None) -> list[dict[str, str]]
         manifest["field_id"] = listed["field_id"]
         manifest["upstream_split"] = listed["upstream_split"].replace({"valid": "test"})
         _write_cohort(out / "nih", manifest, listed["image_path"], read)
+    source = "Rajaraman 2018, doi:10.7717/peerj.4568, NLM public release, reduced to 50 px grey"
+    hospital = "Chittagong Medical College Hospital"
+    return [{"cohort": "nih", "role": "development", "hospital": hospital, "source": source}]
+
+
+def _malaria_slides(shared: Path, out: Path, limit: int | None) -> list[dict[str, str]]:
+    folder = out / "nih"
+    (folder / "slides").mkdir(parents=True, exist_ok=True)
+    rows, cells = [], []
+    with _from_tar(shared / f"{_MALARIA}.tar", _MALARIA) as read:
+        listed = pd.read_csv(io.BytesIO(read("manifest.csv")), dtype=str, keep_default_na=False)
+        patients = listed.drop_duplicates("patient_id")[["patient_id", "patient_label"]]
+        patients = _spread(patients, limit, by="patient_label")
+        groups = [(p, listed[listed["patient_id"] == p]) for p in patients["patient_id"]]
+        for patient, own in progress(groups, "slides", unit="patients"):
+            side = math.ceil(math.sqrt(len(own)))
+            slide = np.zeros((side * CELL, side * CELL), np.uint8)
+            mask = np.zeros_like(slide)
+            for place, (name, label) in enumerate(zip(own["image_path"], own["label"], strict=True)):
+                y, x = (CELL * i for i in divmod(place, side))
+                picture = cv2.imdecode(np.frombuffer(read(name), np.uint8), cv2.IMREAD_GRAYSCALE)
+                slide[y : y + CELL, x : x + CELL] = cv2.resize(picture, (CELL, CELL))
+                mask[y : y + CELL, x : x + CELL] = 255
+                cells.append(
+                    {"image": f"slides/{patient}.png", "x": x, "y": y, "parasitised": label == "Parasitized"}
+                )
+            for file, picture in ((f"{patient}.png", slide), (f"{patient}_cells.png", mask)):
+                if not cv2.imwrite(str(folder / "slides" / file), picture):
+                    raise OSError(f"{folder / 'slides' / file} was not written")
+            status = own["patient_label"].iloc[0]
+            rows.append(
+                {
+                    "image": f"slides/{patient}.png",
+                    "patient_id": patient,
+                    "label": status.lower(),
+                    # Nominal: a red cell of 7.5 µm fills about 45 of its 50 pixels.
+                    "mpp": "0.1667",
+                    "region": f"slides/{patient}_cells.png",
+                    "reference": "expert slide reader",
+                    "scanner": "smartphone on a light microscope",
+                }
+            )
+    write_table(folder / "cells.csv", pd.DataFrame(cells))
+    write_table(folder / "manifest.csv", pd.DataFrame(rows))
     source = "Rajaraman 2018, doi:10.7717/peerj.4568, NLM public release, reduced to 50 px grey"
     hospital = "Chittagong Medical College Hospital"
     return [{"cohort": "nih", "role": "development", "hospital": hospital, "source": source}]

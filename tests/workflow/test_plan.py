@@ -188,7 +188,7 @@ def test_a_studys_file_is_complete_by_itself(fresh, study):
     path.write_text(yaml.safe_dump(config))
     output = snakemake(fresh, "-n", "--cores", "2", "--configfile", "study.yaml").stdout
     own = load_study(config)
-    assert set(re.findall(r"model=(\w+)", output)) == {*own.models, *own.ensembles}
+    assert set(re.findall(r"model=(\w+)", output)) == {*own.networks, *own.ensembles}
 
 
 def failure(project, *arguments):

@@ -47,6 +47,8 @@ PACKAGES = {
     "simplejpeg": "simplejpeg",
     "rocrate": "rocrate",
     "threadpoolctl": "threadpoolctl",
+    "openslide": "openslide-python",
+    "openslide_bin": "openslide-bin",
 }
 
 _FLAGS_SHOWN, _FILES_SHOWN, _WRITTEN_SHOWN = 8, 3, 20

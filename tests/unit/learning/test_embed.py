@@ -13,6 +13,7 @@ from pyarrow import parquet
 from safetensors.torch import load_file
 from small_study import CLASSES, NETWORK, make_study, with_model
 
+from marrowflow import embedding_file
 from marrowflow.errors import UserError
 from marrowflow.files import write_json
 from marrowflow.learning import embed, train
@@ -135,11 +136,11 @@ def test_what_is_not_there(run: dict[str, Path], tmp_path: Path) -> None:
 def test_the_table_is_written_in_groups(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, portions: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(embed, "_GROUP", 2)
+    monkeypatch.setattr(embedding_file, "_GROUP", 2)
     rows = np.arange(15, dtype=np.float32).reshape(5, 3)
     known = np.array([True, False, False, True, False])
     parts = iter(np.split(rows, np.cumsum(portions)[:-1]))
-    embed._write(tmp_path / "e.parquet", list("abcde"), known, parts)
+    embedding_file.write_embedding(tmp_path / "e.parquet", list("abcde"), known, parts)
     table = pd.read_parquet(tmp_path / "e.parquet")
     assert table["case_id"].tolist() == list("abcde")
     assert table["trained_on"].tolist() == known.tolist()
