@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from attention_cells import attention_of, cell_predictions
 from project import ROOT, copy_project, snakemake
 from real_data import MARROW_TYPES, convert
 
@@ -74,4 +75,34 @@ def test_marrow_lineages_of_real_cells(tmp_path):
     assert inventory["label"].value_counts()["granulopoiesis"] == 7 * 12
     table = pd.read_parquet(results / "predictions/sound/cnn/raw/development/predictions.parquet")
     assert len(table) == len(MARROW_TYPES) * 12
+    shutil.rmtree(results)
+
+
+def test_malaria_by_the_patients_label(tmp_path):
+    """Twenty patients: what is attended to is scored against what each cell is, which no step was told."""
+    project = copy_project(tmp_path / "marrowflow")
+    convert("malaria_slides", SHARED, project / "data/malaria_slides", 10)
+    table = project / "data/malaria_slides/cohorts.tsv"
+    table.write_text(table.read_text().replace(f"{project}/", ""))
+    config = yaml.safe_load((project / "resources/studies/malaria_slides.yaml").read_text())
+    config["splits"]["folds"] = 2
+    config["accuracy"] = {"replicates": 200}
+    config["training"]["epochs"] = 5
+    config["slides"]["extractor"] |= {"network": "resnet10t", "weights": "none", "stage": 2, "input_size": 48}
+    config["aggregators"] = {"gated": config["aggregators"]["gated"]}
+    (project / "slice.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    snakemake(project, "--cores", "2", "--configfile", "slice.yaml")
+    results = project / "results/malaria_slides"
+    assert (results / "report/index.html").is_file()
+    cells = pd.read_csv(project / "data/malaria_slides/nih/cells.csv")
+    tiles = pd.read_parquet(results / "tiles/nih/cells/tiles.parquet")
+    # A tile is a cell: the same corners, none more and none less.
+    own = cells.assign(case_id="nih/" + cells["image"])[["case_id", "x", "y"]]
+    both = own.merge(tiles[["case_id", "x", "y"]], how="outer", indicator=True)
+    assert (both["_merge"] == "both").all()
+    table = attention_of(results, "gated-cells", "infected", tmp_path)
+    scored = cell_predictions(table, cells, "relative")
+    assert len(scored) == len(cells)
+    assert scored["p_parasitised"].between(0, 1).all()
+    assert scored.groupby("patient_id")["attention"].sum().to_numpy() == pytest.approx(1)
     shutil.rmtree(results)

@@ -149,3 +149,36 @@ def test_keys_of_images_are_refused(project, tmp_path):
         said = snakemake(copied, "--dry-run", "--configfile", "bad.yaml", check=False)
         assert said.returncode != 0
         assert told in said.stdout
+
+
+def test_wang2022_at_its_shape(tmp_path):
+    """Five classes, 129 and 30 patients, three magnifications: small slides, small tiles, and a small network for them."""
+    project = copy_project(tmp_path / "marrowflow")
+    paint("wang2022", project / "data/wang2022", images=2)
+    config = yaml.safe_load((project / "resources/studies/wang2022.yaml").read_text())
+    for tiling in config["slides"]["tilings"].values():
+        tiling["size"] = 64
+    config["slides"]["extractor"] = {"network": "resnet10t", "weights": "none", "stage": 1}
+    config["splits"]["folds"] = 2
+    config["training"]["epochs"] = 2
+    config["aggregators"] = {name: config["aggregators"][name] for name in ("paper", "max")}
+    config["accuracy"]["replicates"] = 200
+    config["report"]["errors_shown"] = 2
+    del config["assumed"]["aggregators.clam_mb"]
+    # The table names the manifests of the project that painted them.
+    config["cohorts"] = str(project / "data/wang2022/cohorts.tsv")
+    (project / "small.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    snakemake(project, "--cores", "2", "--configfile", "small.yaml")
+    results = project / "results/wang2022"
+    numbers = {"first": (129, [45, 16, 25, 23, 20]), "second": (30, [10, 4, 6, 6, 4])}
+    for cohort, (patients, by_class) in numbers.items():
+        inventory = pd.read_parquet(results / f"cohorts/{cohort}/inventory.parquet")
+        assert inventory["patient_id"].nunique() == patients
+        assert inventory["label"].value_counts()[CLASSES].tolist() == by_class
+    # The same division for all magnifications, so that differences are paired.
+    compared = pd.read_csv(results / "comparisons/sound/development/comparisons.csv")
+    assert {"paper-x40", "paper-x100", "max-x10", "max-x40", "max-x100"} <= set(compared["against"])
+    page = (results / "report/index.html").read_text()
+    for text in ("Mean of", "0.986", "paper-x100"):
+        assert text in page
+    shutil.rmtree(results)

@@ -2,9 +2,12 @@
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
+from dicom_slide import NAME, write_dicom
 from little_slides import MPP, picture, write
 
+from marrowflow.slides.intake import take_slides
 from marrowflow.slides.scale import Unscaled, micrometres_a_pixel
 from marrowflow.slides.slide import Slide, Unreadable, read_shrunk
 
@@ -55,6 +58,19 @@ def test_a_micrograph_is_a_small_slide(tmp_path):
         assert (slide.width, slide.height, slide.format, slide.mpp) == (640, 480, "PNG", None)
         np.testing.assert_array_equal(slide.read(90, 90, 50, 60), photograph[90:150, 90:140])
         assert (slide.read(620, 470, 40, 40)[10:] == 255).all()
+
+
+def test_a_dicom_slide_is_read_and_its_patient_is_not(tmp_path):
+    written = picture()
+    write_dicom(tmp_path / "s.dcm", written, MPP)
+    with Slide(tmp_path / "s.dcm") as slide:
+        assert (slide.width, slide.height, slide.format) == (2048, 1536, "dicom")
+        assert slide.mpp == pytest.approx((MPP, MPP))
+        found = slide.read(600, 500, 300, 200)
+    assert np.abs(found.astype(int) - written[500:700, 600:900]).max() <= JPEG
+    taken = take_slides(pd.DataFrame({"image": ["s.dcm"], "eligible": ["yes"]}), tmp_path, 1, "intake")
+    assert taken["unreadable"].tolist() == [""]
+    assert NAME not in taken.to_csv()
 
 
 @pytest.mark.parametrize("cut", [0, 100, 5000])
