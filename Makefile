@@ -9,7 +9,7 @@
 # make test-environments  set up, make each rule's own environment and run its code there, all but PyTorch's
 # make test-environments-torch  run a small study whole, each rule in its own environment (12 GB in the temporary folder)
 # make test-slurm  set up, run the demo study through a SLURM of this machine's own, and let jobs fail there (root)
-# make real    set up, convert ../shared/data and run the three studies of real smears
+# make real    set up, convert ../shared/data and run the four studies of real smears
 # make clean   remove what the demo made (results/demo, resources/demo/*/)
 
 PYTHON ?= python3
@@ -95,10 +95,12 @@ coverage: $(VENV)/installed
 data/%/cohorts.tsv: tests/real_data.py
 	python tests/real_data.py $* --shared $(SHARED) --out data/$*
 
-real: $(VENV)/installed data/wbc_sites/cohorts.tsv data/malaria/cohorts.tsv data/bt5153_barcelona/cohorts.tsv
+real: $(VENV)/installed data/wbc_sites/cohorts.tsv data/malaria/cohorts.tsv data/bt5153_barcelona/cohorts.tsv data/malaria_slides/cohorts.tsv
 	snakemake --cores $(CORES) --configfile resources/studies/wbc_sites.yaml
 	snakemake --cores $(CORES) --configfile resources/studies/bt5153_barcelona.yaml
 	snakemake --cores $(CORES) --configfile resources/studies/malaria.yaml
+	snakemake --cores $(CORES) --configfile resources/studies/malaria_slides.yaml
+	python tests/attention_cells.py --results results/malaria_slides --cells data/malaria_slides/nih/cells.csv --out results/malaria_slides/cells
 
 clean:
 	rm -rf results/demo resources/demo/*/
