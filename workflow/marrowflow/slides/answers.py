@@ -88,7 +88,7 @@ def asked(trained: Trained, bags: Bags, case_ids: Sequence[str], device: torch.d
     """Yield a network's answer for each of some slides, whole; each has a tile at least."""
     title = f"network of fold {trained.fold}"
     for case in progress(case_ids, title, len(case_ids), "slides"):
-        tiles = torch.from_numpy(np.array(bags.of(case).features)).to(device).float()
+        tiles = torch.from_numpy(np.array(bags.features_of(case))).to(device).float()
         with within_memory(f"{title}, slide {case}", len(tiles)):
             yield trained.network(tiles)
 

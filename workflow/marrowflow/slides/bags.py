@@ -118,8 +118,14 @@ def write_entry(entry: Path, features: np.ndarray, tiles: pd.DataFrame, about: M
 def read_bag(case_id: str, entry: Path) -> Bag:
     """Return a slide's bag from its entry; raise `UserError` where it cannot be read."""
     try:
-        features = np.asarray(np.load(entry / FEATURES, mmap_mode="r"))
-        return Bag(case_id, features, pd.read_parquet(entry / TILES))
+        return Bag(case_id, _features(case_id, entry), pd.read_parquet(entry / TILES))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{case_id}: {entry} cannot be read ({error}); {_REMEDY}") from error
+
+
+def _features(case_id: str, entry: Path) -> np.ndarray:
+    try:
+        return np.asarray(np.load(entry / FEATURES, mmap_mode="r"))
     except (OSError, EOFError, ValueError) as error:
         raise UserError(f"{case_id}: {entry} cannot be read ({error}); {_REMEDY}") from error
 
@@ -198,6 +204,10 @@ class Bags:
     def of(self, case_id: str) -> Bag:
         """Return a slide's bag."""
         return read_bag(case_id, self._folder / self._rows.loc[case_id, "entry"])
+
+    def features_of(self, case_id: str) -> np.ndarray:
+        """Return a slide's features alone: float16 [n, F], mapped read-only."""
+        return _features(case_id, self._folder / self._rows.loc[case_id, "entry"])
 
     @property
     def _first(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Bags drawn one after the other, and the loss that they are trained by.
 
-A bag's features are mapped from the disk and moved to the device while the bag before is worked on; a fold that fits
-into a GPU lies there whole.
+A fold whose bags are small enough lies on the device whole. Of any other, a bag's features are read from the disk and moved
+while the bag before is worked on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from marrowflow.slides.aggregators import BagNetwork, instance_loss
 from marrowflow.slides.bags import Bags
 
 RESIDENT_SHARE = 0.4
-"""Bags stay on the GPU when they take at most this share of its free memory."""
+"""Bags stay on a GPU when they take at most this share of its free memory."""
+RESIDENT_HOST = 2e9
+"""Bytes of bags that stay in the computer's own memory where there is no GPU; as float32 they are twice their files."""
 _AHEAD = 2
 
 
@@ -59,13 +61,15 @@ class BagSamples:
         self, bags: Bags, case_ids: Sequence[str], targets: np.ndarray, device: torch.device, within: bool
     ) -> None:
         self.targets = torch.from_numpy(np.array(targets, np.int64)).to(device)
-        self._bags, self._case_ids, self._device, self._within = bags, list(case_ids), device, within
+        self._bags, self._case_ids, self._device = bags, list(case_ids), device
+        # Which tiles of each bag; None takes them all.
+        self._inside = [bags.of(case).within_region() if within else None for case in self._case_ids]
+        tiles = bags.counts(self._case_ids) if not within else [len(i) for i in self._inside if i is not None]
+        size = 4 * int(np.sum(tiles)) * bags.features
+        room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else RESIDENT_HOST
         self._resident: list[torch.Tensor] | None = None
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            size = sum(self._read(i).nbytes for i in range(len(self._case_ids)))
-            if size <= RESIDENT_SHARE * free:
-                self._resident = [self._moved(i) for i in range(len(self._case_ids))]
+        if size <= room:
+            self._resident = [self._moved(i).float() for i in range(len(self._case_ids))]
 
     def __len__(self) -> int:
         return len(self._case_ids)
@@ -85,7 +89,7 @@ class BagSamples:
         """Yield bags in order, some read ahead by a thread."""
         if self._resident is not None:
             for i in numbers:
-                yield self._resident[i].float()
+                yield self._resident[i]
             return
         with ThreadPoolExecutor(max_workers=1) as reader:
             following = iter(numbers)
@@ -102,11 +106,8 @@ class BagSamples:
         return torch.from_numpy(self._read(number)).to(self._device)
 
     def _read(self, number: int) -> np.ndarray:
-        bag = self._bags.of(self._case_ids[number])
-        if not self._within:
-            return np.array(bag.features)
-        inside = bag.within_region()
-        return np.array(bag.features) if len(inside) == len(bag) else bag.features[inside]
+        features, inside = self._bags.features_of(self._case_ids[number]), self._inside[number]
+        return np.array(features) if inside is None or len(inside) == len(features) else features[inside]
 
 
 class BagTrainee(nn.Module):
