@@ -97,6 +97,8 @@ class Picture:
     uri: str
     label: str
     alternative: str
+    wide: bool = False
+    """A row of tiles, much wider than high."""
 
 
 @dataclass(frozen=True)
@@ -263,8 +265,9 @@ def thumbnail(image: np.ndarray, lines: Sequence[str], alternative: str) -> Thum
 def picture(image: np.ndarray, label: str, alternative: str) -> Picture:
     """Shrink an RGB image (uint8 [H, W, 3]) and embed it as JPEG."""
     small = Image.fromarray(np.ascontiguousarray(image))
-    small.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    wide = small.width > 1.5 * small.height
+    small.thumbnail((3 * _THUMBNAIL if wide else _THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=_QUALITY)
     uri = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return Picture(uri, label, alternative)
+    return Picture(uri, label, alternative, wide)
