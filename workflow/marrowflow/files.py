@@ -59,6 +59,27 @@ def written_whole(path: Path) -> Iterator[Path]:
     note_written(path)
 
 
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Yield a new, empty folder beside ``path``; it takes the place of what stands there when the block succeeds.
+
+    On any exception it is removed and ``path`` stays as it was. Raises `UserError` as `written_whole` does.
+    """
+    path = Path(path)
+    make_folder(path.parent, path)
+    beside = part_of(path, folder=True)
+    try:
+        with disk_errors_told(path):
+            clear_parts(path, folder=True)
+            beside.mkdir()
+            yield beside
+            shutil.rmtree(path, ignore_errors=True)
+            beside.rename(path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    note_written(path)
+
+
 def part_of(path: Path, folder: bool = False) -> Path:
     """Return where this process writes ``path``, a file or a folder, until it is whole: beside it.
 

@@ -6,7 +6,6 @@ warps, whitens and resizes without rounding in between.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pandas as pd
 from marrowflow.cli import add_folders, existing_file, progress, step_parser
 from marrowflow.config import Augmentation, Section, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import clear_parts, make_folder, note_written, part_of
+from marrowflow.files import folder_written_whole
 from marrowflow.images.augment import apply
 from marrowflow.images.store import PackedPixels
 from marrowflow.images.whitening import fit_whitening
@@ -39,10 +38,7 @@ def materialise(plan: pd.DataFrame, parents: PackedPixels, augmentation: Augment
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} is not empty: remove it, or name another folder for the pictures")
     whitening = fit_whitening(plan, parents.of, augmentation)
-    make_folder(folder.parent, folder)
-    clear_parts(folder, folder=True)
-    beside = part_of(folder, folder=True)
-    try:
+    with folder_written_whole(folder) as beside:
         for rows in progress(list(_batches(plan)), "materialise", unit="batches"):
             pictures = apply(parents.of(rows["case_id"]), rows, whitening)
             for picture, case, transform, copy in zip(
@@ -52,12 +48,6 @@ def materialise(plan: pd.DataFrame, parents: PackedPixels, augmentation: Augment
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
                     raise UserError(f"{path} could not be written: is the disk full, or the name too long?")
-        if folder.exists():
-            folder.rmdir()
-        beside.rename(folder)
-        note_written(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def main(argv: Sequence[str]) -> None:

@@ -44,19 +44,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
 from torch import nn
 
-from marrowflow.choices.primary import read_primary
-from marrowflow.choices.primary_files import primary_files
-from marrowflow.cli import add_folders, existing_file, progress, step_parser
-from marrowflow.config import DIAGNOSIS, ClassName, Endpoint, Identifier, Section, Unit, read_options
+from marrowflow.cli import add_folders, progress, step_parser
+from marrowflow.config import DIAGNOSIS, Identifier, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import write_table, written_whole
+from marrowflow.explained_cases import (
+    CONTROLS,
+    MAPS,
+    ExplainedOptions,
+    add_explained,
+    explained_cases,
+    file_name,
+    write_picture,
+)
+from marrowflow.files import write_table
 from marrowflow.images.store import PackedPixels
 from marrowflow.learning.backbones import OneVsRest, rebuild
 from marrowflow.learning.batches import in_order
@@ -66,15 +71,10 @@ from marrowflow.learning.faults import within_memory
 from marrowflow.learning.features import BATCH
 from marrowflow.learning.saliency import NoMapError, enlarged, grad_cam, rank_correlation
 from marrowflow.learning.weight_files import read_metadata
-from marrowflow.predictions import ENSEMBLE, read_predictions
-from marrowflow.shown_cases import Question, choose_cases
+from marrowflow.predictions import ENSEMBLE
 
 log = logging.getLogger(__name__)
 
-MAPS = "maps"
-"""Folder of the pictures below that of the table."""
-CONTROLS = 5
-"""Untrained networks of a control; their weights are drawn from the seeds 0, 1, …"""
 LARGEST = 168
 """Side of a map in pixels, where the images are not smaller: as large as the reports print it."""
 _NOTHING = {"method": "", "grid": "", "networks": 0, "correlation": float("nan")}
@@ -97,18 +97,11 @@ COLUMNS = (
 )
 
 
-class Options(Section):
+class Options(ExplainedOptions):
     """What the maps depend on, besides the networks and their answers."""
 
-    classes: list[ClassName]
-    endpoints: dict[Identifier, Endpoint] = Field(default_factory=dict)
-    units: list[Unit]
-    members: dict[Identifier, list[Identifier]] = Field(default_factory=dict)
-    """Models of each ensemble, by the ensemble's name."""
     threads: dict[Identifier, int]
     """Threads of each model's arithmetic; they belong to the result."""
-    errors_shown: int = Field(ge=1)
-    """Images in each gallery of the reports."""
 
 
 def explain(
@@ -151,8 +144,8 @@ def explain(
     for number, (case, has_answer) in enumerate(zip(shown.to_dict("records"), answered, strict=True), 1):
         about = next(found).about(atlas.without) if has_answer else _unanswered(case["reason"])
         for name, picture in about.pictures.items():
-            _write_grey(out / MAPS / _file_name(number, name), picture)
-        files = {name: f"{MAPS}/{_file_name(number, name)}" for name in about.pictures}
+            write_picture(out / MAPS / file_name(number, name), picture)
+        files = {name: f"{MAPS}/{file_name(number, name)}" for name in about.pictures}
         explained = case["predicted"] if about.pictures else ""
         rows.append(
             {**case, **about.columns, "explained_class": explained, "map": "", "control": "", **files}
@@ -321,56 +314,17 @@ def _unanswered(reason: str) -> _About:
     return _About({**_NOTHING, "reason": f"no answer to explain{': ' if reason else ''}{reason}"})
 
 
-def _file_name(number: int, name: str) -> str:
-    return f"{number}.png" if name == "map" else f"{number}_{name}.png"
-
-
-def _write_grey(path: Path, picture: np.ndarray) -> None:
-    with written_whole(path) as beside:
-        # Not imwrite, which does not say why it fails.
-        beside.write_bytes(cv2.imencode(path.suffix, picture)[1].tobytes())
-
-
 def main(argv: Sequence[str]) -> None:
     """Explain the cases that the reports show."""
     parser = step_parser(
         "learning.explain", "Show where the networks looked in the cases that reports print."
     )
-    parser.add_argument(
-        "--primary", type=existing_file, required=True, metavar="FILE", help="primary.json: what is explained"
-    )
-    parser.add_argument(
-        "--predictions",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="final prediction tables of all index tests for one set of patients",
-    )
-    parser.add_argument(
-        "--locks",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="threshold.json of all index tests",
-    )
-    parser.add_argument(
-        "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
-    )
-    add_folders(parser, "--models", "folder of each network, <model>/<colour>/<fold>")
+    add_explained(parser)
     add_folders(parser, "--stores", "packed pixels of these patients, <cohort>/<colour>")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of cases.csv and maps/"
-    )
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
-    name = read_primary(args.primary)
+    name, shown = explained_cases(options, args)
     model, _, colour = name.partition("-")
-    path, lock = primary_files(name, args.predictions, args.locks)
-    table = read_predictions(path, options.classes, name).table
-    question = Question(options.classes, options.endpoints, options.units, lock)
-    shown = choose_cases(table, question, options.errors_shown).both()
     networks = {
         member: _networks_of(member, colour, args.models) for member in options.members.get(model, [model])
     }

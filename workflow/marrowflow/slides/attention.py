@@ -24,13 +24,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from marrowflow.cli import add_folders, existing_file, step_parser
+from marrowflow.cli import step_parser
 from marrowflow.config import read_options
 from marrowflow.config_problems import not_among
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
 from marrowflow.learning.device import choose_device
 from marrowflow.slides.answers import Trained, asked, load_aggregators
+from marrowflow.slides.arguments import add_bags, add_trained
 from marrowflow.slides.bags import Bags
 from marrowflow.slides.predict import Options
 from marrowflow.splits.samples import TEST
@@ -83,16 +84,8 @@ def main(argv: Sequence[str]) -> None:
     """Write the attention of all tiles of tested slides."""
     parser = step_parser("slides.attention", "What each tile of the tested slides was attended to.")
     parser.add_argument("--class", dest="name", required=True, help="whose branch")
-    add_folders(parser, "--models", "folder of each fold's network")
-    parser.add_argument(
-        "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
-    )
-    parser.add_argument(
-        "--bags", type=existing_file, nargs="+", required=True, help="bags.parquet of the development cohorts"
-    )
-    parser.add_argument(
-        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
-    )
+    add_trained(parser)
+    add_bags(parser, "bags.parquet of the development cohorts")
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     args = parser.parse_args(argv)
     table = attention_table(

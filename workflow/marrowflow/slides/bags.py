@@ -15,7 +15,6 @@ entries of its slides at one tiling (``bags.parquet``), which is what rules know
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +24,7 @@ import numpy as np
 import pandas as pd
 
 from marrowflow.errors import UserError, enumerate_problems
-from marrowflow.files import (
-    clear_parts,
-    disk_errors_told,
-    make_folder,
-    note_written,
-    part_of,
-    sha256_of,
-    write_json,
-    write_table,
-)
+from marrowflow.files import folder_written_whole, sha256_of, write_json, write_table
 
 FEATURES, TILES, ABOUT = "features.npy", "tiles.parquet", "about.json"
 COLUMNS = ("case_id", "tiles", "reason", "entry", "features_sha256", "tiles_sha256")
@@ -97,22 +87,11 @@ def write_entry(entry: Path, features: np.ndarray, tiles: pd.DataFrame, about: M
     about
         What shaped them.
     """
-    make_folder(entry.parent, entry)
-    beside = part_of(entry, folder=True)
-    try:
-        with disk_errors_told(entry):
-            clear_parts(entry, folder=True)
-            beside.mkdir()
-            np.save(beside / FEATURES, features)
+    with folder_written_whole(entry) as beside:
+        np.save(beside / FEATURES, features)
         write_table(beside / TILES, tiles)
         found = {f"{name}_sha256": sha256_of(beside / file) for name, file in _FILES.items()}
         write_json(beside / ABOUT, {**about, "shape": list(features.shape), **found})
-        with disk_errors_told(entry):
-            shutil.rmtree(entry, ignore_errors=True)
-            beside.rename(entry)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    note_written(entry)
 
 
 def read_bag(case_id: str, entry: Path) -> Bag:

@@ -20,6 +20,7 @@ from marrowflow.embedding_file import write_embedding
 from marrowflow.errors import UserError
 from marrowflow.learning.device import choose_device
 from marrowflow.slides.answers import Trained, asked, load_aggregators
+from marrowflow.slides.arguments import add_bags
 from marrowflow.slides.bags import Bags
 from marrowflow.splits.samples import TRAIN
 
@@ -111,18 +112,9 @@ def main(argv: Sequence[str]) -> None:
         "--primary", type=existing_file, required=True, help="primary.json of choices.primary"
     )
     add_folders(parser, "--models", "folders <aggregator>/<tiling>/0 of the networks of fold 0")
-    parser.add_argument(
-        "--bags",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        help="bags.parquet of the cohort, one a tiling",
-    )
+    add_bags(parser, "bags.parquet of the cohort, one a tiling")
     parser.add_argument(
         "--folds", type=existing_file, required=True, help="folds.parquet that the networks were trained by"
-    )
-    parser.add_argument(
-        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
     )
     parser.add_argument("--out", type=Path, required=True, help="embedding.parquet to write")
     args = parser.parse_args(argv)

@@ -24,23 +24,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import Field
 
-from marrowflow.choices.primary import read_primary
-from marrowflow.choices.primary_files import primary_files
-from marrowflow.cli import add_folders, existing_file, progress, step_parser
-from marrowflow.config import ClassName, Endpoint, Identifier, Section, Unit, read_options
+from marrowflow.cli import existing_file, progress, step_parser
+from marrowflow.config import Identifier, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import write_table, written_whole
+from marrowflow.explained_cases import (
+    CONTROLS,
+    MAPS,
+    ExplainedOptions,
+    add_explained,
+    explained_cases,
+    file_name,
+    write_picture,
+)
+from marrowflow.files import write_table
 from marrowflow.learning.saliency import rank_correlation
-from marrowflow.predictions import ENSEMBLE, read_predictions
-from marrowflow.shown_cases import Question, choose_cases
+from marrowflow.predictions import ENSEMBLE
 from marrowflow.slides.aggregators import BagNetwork
 from marrowflow.slides.answers import Trained, load_aggregators
+from marrowflow.slides.arguments import add_bags, add_cohorts, add_state
 from marrowflow.slides.bags import Bags, read_bag
 from marrowflow.slides.extract import Seer, seer
 from marrowflow.slides.heatmap import MINMAX, PERCENTILE, extremes, laid_out, scaled, strip
@@ -52,8 +57,6 @@ from marrowflow.study_slides import Extractor, Tiling
 
 log = logging.getLogger(__name__)
 
-MAPS = "maps"
-CONTROLS = 5
 OVERLAP = 0.5
 """Share of its side by which a tile of a map overlaps the next (wang2022)."""
 SHOWN = 5
@@ -66,18 +69,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Options(Section):
+class Options(ExplainedOptions):
     """What the maps depend on, besides the networks and their answers."""
 
-    classes: list[ClassName]
-    endpoints: dict[Identifier, Endpoint] = Field(default_factory=dict)
-    units: list[Unit]
-    members: dict[Identifier, list[Identifier]] = Field(default_factory=dict)
-    """Aggregators of each ensemble, by the ensemble's name."""
     tilings: dict[Identifier, Tiling]
     extractor: Extractor
-    errors_shown: int = Field(ge=1)
-    """Slides in each gallery of the reports."""
 
 
 class _Looked:
@@ -207,8 +203,8 @@ def _explained(
         }
     files = {}
     for name, picture in {**pictures, **strips}.items():
-        file = f"{number}.png" if name == "map" else f"{number}_{name}.png"
-        _write(out / MAPS / file, picture)
+        file = file_name(number, name)
+        write_picture(out / MAPS / file, picture)
         files[name] = f"{MAPS}/{file}"
     odd = "one tile alone has all attention, whatever it shows" if len(tiles) == 1 else ""
     return {
@@ -233,58 +229,28 @@ def _untrained(like: Trained, device: torch.device) -> list[BagNetwork]:
     return found
 
 
-def _write(path: Path, picture: np.ndarray) -> None:
-    stored = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    with written_whole(path) as beside:
-        beside.write_bytes(cv2.imencode(path.suffix, stored)[1].tobytes())
-
-
 def main(argv: Sequence[str]) -> None:
     """Explain the slides that the reports show."""
     parser = step_parser(
         "slides.explain", "Show what the aggregators looked at in the slides that reports print."
     )
+    add_explained(parser)
+    add_cohorts(parser)
     parser.add_argument(
-        "--primary", type=existing_file, required=True, help="primary.json: what is explained"
-    )
-    for flag, what in (
-        ("--predictions", "final prediction tables of all index tests for one set of patients"),
-        ("--locks", "threshold.json of all index tests"),
-        ("--bags", "bags.parquet of these patients, <cohort>/<tiling>"),
-        ("--inventories", "inventory.parquet of these patients"),
-        ("--tissue", "tissue.csv of these patients, in the same order"),
-    ):
-        parser.add_argument(flag, type=existing_file, nargs="+", required=True, metavar="FILE", help=what)
-    parser.add_argument(
-        "--images",
-        type=Path,
+        "--tissue",
+        type=existing_file,
         nargs="+",
         required=True,
-        metavar="DIR",
-        help="folders of their manifests, in the same order",
+        metavar="FILE",
+        help="tissue.csv of these patients, in the same order",
     )
-    parser.add_argument(
-        "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
-    )
-    add_folders(parser, "--models", "folder of each network, <aggregator>/<tiling>/<fold>")
-    parser.add_argument(
-        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
-    )
-    parser.add_argument(
-        "--state", type=Path, required=True, metavar="DIR", help="this job's own folder for going on"
-    )
+    add_bags(parser, "bags.parquet of these patients, <cohort>/<tiling>")
+    add_state(parser)
     parser.add_argument("--threads", type=int, default=1, help="regions of a slide read at a time")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder of cases.csv and maps/"
-    )
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
-    name = read_primary(args.primary)
+    name, shown = explained_cases(options, args)
     model, _, tiling = name.partition("-")
-    path, lock = primary_files(name, args.predictions, args.locks)
-    table = read_predictions(path, options.classes, name).table
-    question = Question(options.classes, options.endpoints, options.units, lock)
-    shown = choose_cases(table, question, options.errors_shown).both()
     tables = [file for file in args.bags if file.parent.name == tiling]
     if not tables:
         raise UserError(

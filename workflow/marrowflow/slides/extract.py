@@ -29,6 +29,7 @@ from marrowflow.learning.checkpoint import fingerprint
 from marrowflow.learning.device import choose_device, device_name
 from marrowflow.learning.faults import within_memory
 from marrowflow.provenance import code_digest
+from marrowflow.slides.arguments import add_cohort, add_features, add_state
 from marrowflow.slides.bags import COLUMNS, read_entry, write_entry
 from marrowflow.slides.reading import tile_batches
 from marrowflow.slides.slide import Slide, Unreadable
@@ -273,18 +274,11 @@ def _digest(tiles: pd.DataFrame) -> str:
 def main(argv: Sequence[str]) -> None:
     """See the tiles of one cohort's slides."""
     parser = step_parser("slides.extract", "See each tile of a cohort's slides once, and keep its features.")
-    parser.add_argument(
-        "--inventory", type=existing_file, required=True, help="inventory.parquet of the cohort"
-    )
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its manifest")
+    add_cohort(parser)
     parser.add_argument("--placed", type=existing_file, required=True, help="slides.csv of slides.place")
     parser.add_argument("--tiles", type=existing_file, required=True, help="tiles.parquet of slides.place")
-    parser.add_argument(
-        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
-    )
-    parser.add_argument(
-        "--state", type=Path, required=True, metavar="DIR", help="this job's own folder for going on"
-    )
+    add_features(parser)
+    add_state(parser)
     parser.add_argument("--threads", type=int, default=1, help="regions of a slide read at a time")
     parser.add_argument("--out", type=Path, required=True, help="table of bags to write (.parquet)")
     args = parser.parse_args(argv)

@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,8 @@ import pandas as pd
 from marrowflow.cli import existing_file, progress, step_parser
 from marrowflow.config import Section, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import disk_errors_told, make_folder, note_written, part_of, write_table
+from marrowflow.files import folder_written_whole, write_table
+from marrowflow.slides.arguments import add_cohort
 from marrowflow.slides.slide import Slide, Unreadable
 from marrowflow.slides.survey import mask_of
 from marrowflow.slides.tiles import COLUMNS as TILE_COLUMNS
@@ -79,23 +79,13 @@ def place(
     """
     tiling = options.tiling
     files = inventory.set_index("case_id")["image"]
-    make_folder(folder.parent, folder)
-    beside = part_of(folder, folder=True)
     rows, tables = [], []
-    try:
-        with disk_errors_told(folder):
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir()
-            for row in progress(list(surveyed.itertuples(index=False)), "slides", len(surveyed), "slides"):
-                placed, tiles = _placed(tiling, row, images / files[row.case_id], pictures, within)
-                _draw(row, pictures, tiles, placed, beside / f"{row.number}.png")
-                rows.append(placed)
-                tables.append(tiles.assign(case_id=row.case_id))
-            shutil.rmtree(folder, ignore_errors=True)
-            beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    note_written(folder)
+    with folder_written_whole(folder) as beside:
+        for row in progress(list(surveyed.itertuples(index=False)), "slides", len(surveyed), "slides"):
+            placed, tiles = _placed(tiling, row, images / files[row.case_id], pictures, within)
+            _draw(row, pictures, tiles, placed, beside / f"{row.number}.png")
+            rows.append(placed)
+            tables.append(tiles.assign(case_id=row.case_id))
     whole = pd.concat(tables, ignore_index=True)[["case_id", *TILE_COLUMNS]]
     return pd.DataFrame(rows, columns=list(COLUMNS)), whole.astype(TILE_COLUMNS)
 
@@ -167,10 +157,7 @@ def _draw(row: Any, pictures: Path, tiles: pd.DataFrame, placed: dict[str, Any],
 def main(argv: Sequence[str]) -> None:
     """Lay tiles over one cohort's slides."""
     parser = step_parser("slides.place", "Lay a tiling's tiles over a cohort's slides.")
-    parser.add_argument(
-        "--inventory", type=existing_file, required=True, help="inventory.parquet of the cohort"
-    )
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its manifest")
+    add_cohort(parser)
     parser.add_argument("--tissue", type=existing_file, required=True, help="tissue.csv of slides.survey")
     parser.add_argument(
         "--pictures", type=Path, required=True, metavar="DIR", help="pictures of slides.survey"

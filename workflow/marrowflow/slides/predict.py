@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from marrowflow.cli import add_folders, existing_file, step_parser
+from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import ClassName, Section, Training, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import write_table
@@ -21,6 +21,7 @@ from marrowflow.learning.ensemble import answered, truth_of
 from marrowflow.learning.fold_samples import answered_samples
 from marrowflow.predictions import ENSEMBLE, PATIENT_SOURCE
 from marrowflow.slides.answers import answers, load_aggregators, marked
+from marrowflow.slides.arguments import add_bags, add_trained
 from marrowflow.slides.bags import Bags
 
 UNLABELLED = "unlabelled"
@@ -74,19 +75,11 @@ def predict_development(
 def main(argv: Sequence[str]) -> None:
     """Predict the development slides out of fold."""
     parser = step_parser("slides.predict", "Predict development slides by aggregators that did not see them.")
-    add_folders(parser, "--models", "folder of each fold's network")
-    parser.add_argument(
-        "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
-    )
+    add_trained(parser)
     parser.add_argument(
         "--inventories", type=existing_file, nargs="+", required=True, help="inventory.parquet of each cohort"
     )
-    parser.add_argument(
-        "--bags", type=existing_file, nargs="+", required=True, help="bags.parquet of the development cohorts"
-    )
-    parser.add_argument(
-        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
-    )
+    add_bags(parser, "bags.parquet of the development cohorts")
     parser.add_argument("--index-test", required=True, help="name of the index test, <aggregator>-<tiling>")
     parser.add_argument("--out", type=Path, required=True, help="table to write")
     args = parser.parse_args(argv)

@@ -15,6 +15,7 @@ from marrowflow.learning.device import choose_device
 from marrowflow.learning.ensemble import answered, truth_of
 from marrowflow.predictions import ENSEMBLE
 from marrowflow.slides.answers import answers, load_aggregators, marked
+from marrowflow.slides.arguments import add_features
 from marrowflow.slides.bags import Bags
 from marrowflow.slides.predict import Options
 
@@ -49,9 +50,7 @@ def main(argv: Sequence[str]) -> None:
         "--inventory", type=existing_file, required=True, help="inventory.parquet of the cohort"
     )
     parser.add_argument("--bags", type=existing_file, required=True, help="bags.parquet of the cohort")
-    parser.add_argument(
-        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
-    )
+    add_features(parser)
     parser.add_argument("--index-test", required=True, help="name of the index test, <aggregator>-<tiling>")
     parser.add_argument("--out", type=Path, required=True, help="table of uncalibrated answers to write")
     args = parser.parse_args(argv)

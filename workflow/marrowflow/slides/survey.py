@@ -11,7 +11,6 @@ Written beside one another, ``<number>`` being the slide's place among the inclu
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,11 +20,12 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from marrowflow.cli import existing_file, progress, step_parser
+from marrowflow.cli import progress, step_parser
 from marrowflow.cohorts.eligibility import INCLUDED
 from marrowflow.config import Section, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import disk_errors_told, make_folder, note_written, part_of, write_table
+from marrowflow.files import folder_written_whole, write_table
+from marrowflow.slides.arguments import add_cohort
 from marrowflow.slides.regions import read_region
 from marrowflow.slides.slide import Slide, Unreadable
 from marrowflow.slides.tissue import Mask, find_tissue, seen_from_afar
@@ -89,21 +89,9 @@ def survey(
         )
     ]
     few = max(1, threads // max(1, len(jobs)))
-    make_folder(folder.parent, folder)
-    beside = part_of(folder, folder=True)
-    try:
-        with disk_errors_told(folder):
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir()
-            with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-                rows = list(
-                    progress(pool.map(lambda job: _look(options.tissue, job, few, beside), jobs), "slides", len(jobs), "slides")
-                )  # fmt: skip
-            shutil.rmtree(folder, ignore_errors=True)
-            beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    note_written(folder)
+    with folder_written_whole(folder) as beside, ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        looked = pool.map(lambda job: _look(options.tissue, job, few, beside), jobs)
+        rows = list(progress(looked, "slides", len(jobs), "slides"))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -173,10 +161,7 @@ def _write(path: Path, picture: np.ndarray) -> None:
 def main(argv: Sequence[str]) -> None:
     """Look at one cohort's slides from afar."""
     parser = step_parser("slides.survey", "Find the tissue on a cohort's slides, and picture them.")
-    parser.add_argument(
-        "--inventory", type=existing_file, required=True, help="inventory.parquet of the cohort"
-    )
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its manifest")
+    add_cohort(parser)
     parser.add_argument("--regions", action="store_true", help="read the masks that the column region names")
     parser.add_argument("--threads", type=int, default=1, help="regions of slides read at a time")
     parser.add_argument(

@@ -30,6 +30,7 @@ from marrowflow.learning.outcomes import Outcomes
 from marrowflow.learning.weight_files import write_weights
 from marrowflow.provenance import code_digest
 from marrowflow.slides.aggregators import BagNetwork
+from marrowflow.slides.arguments import add_bags, add_state
 from marrowflow.slides.bags import Bags
 from marrowflow.slides.samples import BagSamples, BagTrainee, ClusteringCriterion
 from marrowflow.splits.samples import TRAIN, VALIDATION
@@ -259,15 +260,8 @@ def main(argv: Sequence[str]) -> None:
         "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
     )
     parser.add_argument("--protocol", choices=["sound", "as_published"], default="sound")
-    parser.add_argument(
-        "--bags", type=existing_file, nargs="+", required=True, help="bags.parquet of the development cohorts"
-    )
-    parser.add_argument(
-        "--features", type=Path, required=True, metavar="DIR", help="the study's folder of kept features"
-    )
-    parser.add_argument(
-        "--state", type=Path, required=True, metavar="DIR", help="this job's own folder for resuming"
-    )
+    add_bags(parser, "bags.parquet of the development cohorts")
+    add_state(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the outputs")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)

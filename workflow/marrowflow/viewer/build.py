@@ -30,7 +30,8 @@ from PIL import Image
 from marrowflow.cli import existing_file, progress, step_parser
 from marrowflow.config import Section, read_options
 from marrowflow.errors import UserError
-from marrowflow.files import disk_errors_told, make_folder, note_written, part_of
+from marrowflow.files import folder_written_whole
+from marrowflow.slides.arguments import add_cohorts
 from marrowflow.slides.slide import Slide, Unreadable, read_shrunk
 
 HERE = Path(__file__).parent
@@ -77,40 +78,27 @@ def build(
     UserError
         A slide that cannot be read.
     """
-    drawn = cases[cases["map"] != ""]
-    make_folder(out.parent, out)
-    beside = part_of(out, folder=True)
+    # A slide may be shown twice, as an error and as one of the closest answers.
+    drawn = cases[cases["map"] != ""].drop_duplicates("image")
     shown: list[dict[str, Any]] = []
-    seen: set[str] = set()
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    try:
-        with disk_errors_told(out):
-            shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir()
-            shutil.copyfile(HERE / "vendor/LICENSE.txt", beside / "LICENSE.txt")
-            for row in progress(drawn.to_dict("records"), "pages", len(drawn), "slides"):
-                if row["image"] in seen:
-                    continue
-                seen.add(row["image"])
-                number = int(Path(row["map"]).stem)
-                told = _told(row)
-                slide, shrunk = _slide(row, maps, *slides[row["image"]])
-                page = templates.get_template("viewer.html").render(
-                    title=row["image"], said=f"{told}; {shrunk}", notice=notice, maps=_maps_of(row).items(),
-                    library=_code("vendor/openseadragon.min.js"), slide=Markup(slide), viewer=_code("viewer.js"),
-                    alternative=f"{row['image']}, {told}: zoom with the wheel, two fingers or + and -",
-                )  # fmt: skip
-                (beside / f"{number}.html").write_text(page, encoding="utf-8")
-                shown.append({"number": number, "image": row["image"], "told": told})
-            index = templates.get_template("index.html").render(slides=shown, notice=notice)
-            (beside / "index.html").write_text(index, encoding="utf-8")
-            shutil.rmtree(out, ignore_errors=True)
-            beside.rename(out)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    note_written(out)
+    with folder_written_whole(out) as beside:
+        shutil.copyfile(HERE / "vendor/LICENSE.txt", beside / "LICENSE.txt")
+        for row in progress(drawn.to_dict("records"), "pages", len(drawn), "slides"):
+            number = int(Path(row["map"]).stem)
+            told = _told(row)
+            slide, shrunk = _slide(row, maps, *slides[row["image"]])
+            page = templates.get_template("viewer.html").render(
+                title=row["image"], said=f"{told}; {shrunk}", notice=notice, maps=_maps_of(row).items(),
+                library=_code("vendor/openseadragon.min.js"), slide=Markup(slide), viewer=_code("viewer.js"),
+                alternative=f"{row['image']}, {told}: zoom with the wheel, two fingers or + and -",
+            )  # fmt: skip
+            (beside / f"{number}.html").write_text(page, encoding="utf-8")
+            shown.append({"number": number, "image": row["image"], "told": told})
+        index = templates.get_template("index.html").render(slides=shown, notice=notice)
+        (beside / "index.html").write_text(index, encoding="utf-8")
     return [slide["number"] for slide in shown]
 
 
@@ -191,22 +179,7 @@ def main(argv: Sequence[str]) -> None:
     """Make the pages of the slides that one set of patients' report shows."""
     parser = step_parser("viewer.build", "Make pages on which readers zoom into slides with their maps.")
     parser.add_argument("--cases", type=existing_file, required=True, help="cases.csv of slides.explain")
-    parser.add_argument(
-        "--inventories",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="inventory.parquet of these patients",
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        nargs="+",
-        required=True,
-        metavar="DIR",
-        help="folders of their manifests, in the same order",
-    )
+    add_cohorts(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the pages")
     args = parser.parse_args(argv)
     slides: dict[str, tuple[Path, float]] = {}
