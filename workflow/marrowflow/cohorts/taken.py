@@ -36,6 +36,45 @@ class Source(Protocol):
         ...
 
 
+class Pictured(Protocol):
+    """An image (`marrowflow.cohorts.decode.Decoded`) or a slide (`marrowflow.slides.slide.Slide`), as its file describes it."""
+
+    @property
+    def width(self) -> int:
+        """Columns, pixels."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Rows, pixels."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels in the file."""
+        ...
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits a sample in the file."""
+        ...
+
+    @property
+    def format(self) -> str:
+        """Kind of file."""
+        ...
+
+    @property
+    def orientation(self) -> int:
+        """EXIF orientation, 1 to 8."""
+        ...
+
+    @property
+    def frames(self) -> int:
+        """Frames, pages or levels in the file."""
+        ...
+
+
 # A name of its own, because the class below has a field called bytes.
 _Thumb = bytes
 
@@ -107,7 +146,22 @@ def _take_one(file: Source) -> Taken:
         image = decode(data)
     except Unreadable as error:
         return Taken(sha256=checksum, bytes=len(data), unreadable=str(error))
-    quality = measure(image.pixels)
+    return taken_of(image, image.pixels, checksum, len(data))
+
+
+def taken_of(image: Pictured, pixels: np.ndarray, checksum: str, size: int) -> Taken:
+    """Return the fields of a readable file.
+
+    Parameters
+    ----------
+    image
+        What the file said of itself.
+    pixels
+        uint8 RGB [H, W, 3], what is measured: of an image all of it, of a slide a smaller picture.
+    checksum, size
+        SHA-256 and number of the file's bytes.
+    """
+    quality = measure(pixels)
     return Taken(
         sha256=checksum,
         phash=f"{quality.phash:016x}",
@@ -119,7 +173,7 @@ def _take_one(file: Source) -> Taken:
         format=image.format,
         orientation=image.orientation,
         frames=image.frames,
-        bytes=len(data),
+        bytes=size,
         focus=quality.focus,
         brightness=quality.brightness,
         saturated=quality.saturated,

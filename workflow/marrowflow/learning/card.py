@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,7 +14,7 @@ from torch import nn
 
 from marrowflow.config import DIAGNOSIS, LEAKY, Model, Protocol
 from marrowflow.learning.backbones import Backbone, parameter_counts
-from marrowflow.learning.device import device_name
+from marrowflow.learning.cost import cost_of
 from marrowflow.learning.loop import HISTORY, Fit
 from marrowflow.learning.outcomes import Outcomes
 
@@ -88,19 +87,7 @@ def history(trained: Trained) -> pd.DataFrame:
 
 def cost(trained: Trained, device: torch.device) -> dict[str, Any]:
     """Return ``cost.json``: time on the device, over all runs that resumed one another, and what was done in it."""
-    fits = trained.fits.values()
-    seconds = trained.feature_seconds + math.fsum(f.device_seconds for f in fits)
-    images = sum(f.images for f in fits)
-    peaks = [f.peak_memory_mb for f in fits if f.peak_memory_mb is not None]
-    return {
-        "device": device_name(device),
-        "device_seconds": round(seconds, 3),
-        "images": images,
-        "images_a_second": round(images / seconds, 2) if seconds > 0 else None,
-        "epochs": sum(len(f.history) for f in fits),
-        "peak_memory_mb": round(max(peaks), 1) if peaks else None,
-        "resumed": max(f.resumed for f in fits),
-    }
+    return cost_of(trained.fits.values(), device, trained.feature_seconds)
 
 
 def note(trained: Trained, model: Model, outcomes: Outcomes, fold: int) -> dict[str, Any]:

@@ -49,6 +49,15 @@ def fold_rows(folds: pd.DataFrame, fold: int, classes: Sequence[str]) -> pd.Data
     return rows
 
 
+def refuse_other_folds(found: Sequence[int], folds: pd.DataFrame) -> None:
+    """Refuse networks of other folds (their numbers, ascending) than those of a table of folds."""
+    wanted = sorted(folds["fold"].unique().tolist())
+    if list(found) != wanted:
+        raise UserError(
+            f"--models holds networks of the folds {list(found)}, the table of folds has {wanted}"
+        )
+
+
 def training_samples(rows: pd.DataFrame, plan: pd.DataFrame | None, fold: int) -> pd.DataFrame:
     """Return an epoch's samples: the plan's, or each training image once.
 

@@ -23,7 +23,6 @@ from marrowflow.files import write_table
 from marrowflow.images.store import PackedPixels
 from marrowflow.learning.device import choose_device
 from marrowflow.learning.ensemble import (
-    Network,
     answered,
     answers,
     load_networks,
@@ -32,7 +31,12 @@ from marrowflow.learning.ensemble import (
     whitening_by,
 )
 from marrowflow.learning.feature_cache import FeatureCache
-from marrowflow.learning.fold_samples import answered_samples, divides_samples, fitted_whitening
+from marrowflow.learning.fold_samples import (
+    answered_samples,
+    divides_samples,
+    fitted_whitening,
+    refuse_other_folds,
+)
 from marrowflow.prediction_columns import PARENT
 from marrowflow.predictions import ENSEMBLE, PATIENT_SOURCE
 
@@ -87,7 +91,7 @@ def predict_development(
     """
     device = choose_device(options.model.training.threads)
     networks = sorted(load_networks(models, options.classes, device), key=lambda network: network.fold)
-    _refuse_other_folds(networks, folds)
+    refuse_other_folds([network.fold for network in networks], folds)
     pixels, cache = PackedPixels(stores), FeatureCache(features)
     sources = inventories.set_index("case_id")[PATIENT_SOURCE]
     parts = []
@@ -126,13 +130,6 @@ def _plan_of(fold: int, folds: pd.DataFrame, plans: Sequence[Path]) -> pd.DataFr
             f"not {len(plans)}"
         )
     return pd.read_parquet(plans[order.index(fold)])
-
-
-def _refuse_other_folds(networks: Sequence[Network], folds: pd.DataFrame) -> None:
-    found = [network.fold for network in networks]
-    wanted = sorted(folds["fold"].unique().tolist())
-    if found != wanted:
-        raise UserError(f"--models holds networks of the folds {found}, the table of folds has {wanted}")
 
 
 def main(argv: Sequence[str]) -> None:

@@ -33,8 +33,7 @@ from marrowflow.cli import progress, step_parser
 from marrowflow.cohorts.image_paths import image_problems
 from marrowflow.cohorts.intake import Options, make_inventory, summarise
 from marrowflow.cohorts.manifest import add_manifest
-from marrowflow.cohorts.quality import measure
-from marrowflow.cohorts.taken import FIELDS, Taken
+from marrowflow.cohorts.taken import FIELDS, Taken, taken_of
 from marrowflow.config import read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import sha256_of, write_table
@@ -111,29 +110,13 @@ def _take_one(path: Path, stated: float, threads: int, eligible: bool) -> tuple[
     try:
         with Slide(path) as slide:
             longest = max(slide.width, slide.height)
-            quality = measure(seen_from_afar(slide, max(1.0, longest / SIDE), threads))
+            seen = seen_from_afar(slide, max(1.0, longest / SIDE), threads)
             try:
                 mpp, fault = micrometres_a_pixel(slide, stated), ""
             except Unscaled as error:
                 # A slide that is not looked at needs no scale.
                 mpp, fault = math.nan, str(error) if eligible else ""
-            taken = Taken(
-                sha256=checksum,
-                phash=f"{quality.phash:016x}",
-                thumb=quality.thumb,
-                width=slide.width,
-                height=slide.height,
-                channels=slide.channels,
-                bit_depth=slide.bit_depth,
-                format=slide.format,
-                orientation=slide.orientation,
-                frames=slide.frames,
-                bytes=size,
-                focus=quality.focus,
-                brightness=quality.brightness,
-                saturated=quality.saturated,
-            )
-            return taken, mpp, fault
+            return taken_of(slide, seen, checksum, size), mpp, fault
     except Unreadable as error:
         return Taken(sha256=checksum, bytes=size, unreadable=str(error)), math.nan, ""
 

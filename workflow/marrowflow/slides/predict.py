@@ -14,11 +14,10 @@ import pandas as pd
 
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.config import ClassName, Section, Training, read_options
-from marrowflow.errors import UserError
 from marrowflow.files import write_table
 from marrowflow.learning.device import choose_device
 from marrowflow.learning.ensemble import answered, truth_of
-from marrowflow.learning.fold_samples import answered_samples
+from marrowflow.learning.fold_samples import answered_samples, refuse_other_folds
 from marrowflow.predictions import ENSEMBLE, PATIENT_SOURCE
 from marrowflow.slides.answers import answers, load_aggregators, marked
 from marrowflow.slides.arguments import add_bags, add_trained
@@ -51,9 +50,7 @@ def predict_development(
     """
     device = choose_device(options.training.threads)
     networks = load_aggregators(models, options.classes, bags, device)
-    found, wanted = [n.fold for n in networks], sorted(folds["fold"].unique().tolist())
-    if found != wanted:
-        raise UserError(f"--models holds networks of the folds {found}, the table of folds has {wanted}")
+    refuse_other_folds([network.fold for network in networks], folds)
     sources = inventories.set_index("case_id")[PATIENT_SOURCE]
     parts = []
     for network in networks:

@@ -23,6 +23,7 @@ from marrowflow.config import LEAKY, ClassName, Protocol, Section, Training, rea
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import sha256_of, write_json, write_table
 from marrowflow.learning.checkpoint import Checkpoint, fingerprint
+from marrowflow.learning.cost import cost_of
 from marrowflow.learning.device import choose_device, device_name, keyed_seed, trains_in_bfloat16
 from marrowflow.learning.fold_samples import class_numbers, counts, fold_rows
 from marrowflow.learning.loop import HISTORY, Fit, fit
@@ -144,7 +145,7 @@ def train_fold(
         "recipe": bags.recipe,
     }
     write_table(out / "history.csv", pd.DataFrame(fitted.history, columns=list(HISTORY)))
-    write_json(out / "cost.json", _cost(fitted, device))
+    write_json(out / "cost.json", cost_of([fitted], device))
     card = _card(options, network, bags, fitted, fold, protocol) | {
         "data": counts(rows, options.classes),
         "tiles": _tiles(rows, bags),
@@ -230,19 +231,6 @@ def _tiles(rows: pd.DataFrame, bags: Bags) -> dict[str, dict[str, int]]:
             "all": int(tiles.sum()),
         }
     return told
-
-
-def _cost(fitted: Fit, device: torch.device) -> dict[str, Any]:
-    seconds = fitted.device_seconds
-    return {
-        "device": device_name(device),
-        "device_seconds": round(seconds, 3),
-        "images": fitted.images,
-        "images_a_second": round(fitted.images / seconds, 2) if seconds > 0 else None,
-        "epochs": len(fitted.history),
-        "peak_memory_mb": round(fitted.peak_memory_mb, 1) if fitted.peak_memory_mb is not None else None,
-        "resumed": fitted.resumed,
-    }
 
 
 def _versions() -> dict[str, str]:
