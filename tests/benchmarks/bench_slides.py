@@ -17,7 +17,6 @@ import argparse
 import dataclasses
 import json
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import openslide
 import pandas as pd
@@ -83,14 +83,9 @@ def paint(path: Path, downsamples: tuple[int, ...]) -> None:
     camera = dataclasses.replace(HOSPITALS["alpha"], width=512, height=512, resolution=1 / MPP)
     fields = [paint_field(camera, draw_patient("AML", chance), chance) for _ in range(4)]
     cut = [f[y : y + TILE, x : x + TILE] for f in fields for y in (0, TILE) for x in (0, TILE)]
-    painted = [
-        simplejpeg.encode_jpeg(np.ascontiguousarray(t), quality=85, colorspace="RGB", colorsubsampling="420")
-        for t in cut
-    ]
-    glass = np.full((TILE, TILE, 3), 243, np.uint8)
-    empty = simplejpeg.encode_jpeg(glass, quality=85, colorspace="RGB", colorsubsampling="420")
+    empty = jpeg(np.full((TILE, TILE, 3), 243, np.uint8))
 
-    def tiles(width: int, height: int) -> Iterator[bytes]:
+    def tiles(painted: list[bytes], width: int, height: int) -> Iterator[bytes]:
         across, down = -(-width // TILE), -(-height // TILE)
         for y in range(down):
             for x in range(across):
@@ -99,12 +94,24 @@ def paint(path: Path, downsamples: tuple[int, ...]) -> None:
 
     with tifffile.TiffWriter(path, bigtiff=True) as file:
         for downsample in downsamples:
+            painted = [jpeg(mosaic(tile, downsample)) for tile in cut]
             width, height, dots = WIDTH // downsample, HEIGHT // downsample, 1e4 / (MPP * downsample)
             file.write(
-                tiles(width, height), shape=(height, width, 3), dtype=np.uint8, tile=(TILE, TILE), photometric="ycbcr",
+                tiles(painted, width, height), shape=(height, width, 3), dtype=np.uint8, tile=(TILE, TILE), photometric="ycbcr",
                 subsampling=(2, 2), compression="jpeg", subfiletype=int(downsample > 1), resolution=(dots, dots),
                 resolutionunit="CENTIMETER", software=None, metadata=None,
             )  # fmt: skip
+
+
+def mosaic(tile: np.ndarray, downsample: int) -> np.ndarray:
+    """Return a tile as it looks from afar, beside others like it: a level's tile spans as many of the finest."""
+    small = cv2.resize(tile, (TILE // downsample, TILE // downsample), interpolation=cv2.INTER_AREA)
+    return np.tile(small, (downsample, downsample, 1))
+
+
+def jpeg(tile: np.ndarray) -> bytes:
+    pixels = np.ascontiguousarray(tile)
+    return simplejpeg.encode_jpeg(pixels, quality=85, colorspace="RGB", colorsubsampling="420")
 
 
 def in_a_process(work: Callable[..., str], *arguments: object) -> str:
@@ -120,6 +127,7 @@ def inventory(path: Path) -> pd.DataFrame:
 
 
 def surveyed(path: Path, folder: Path, threads: int, name: str) -> str:
+    imported = memory("VmRSS")
     started, used = time.perf_counter(), time.process_time()
     folder.mkdir()
     options = survey.Options(tissue=Tissue())
@@ -127,11 +135,17 @@ def surveyed(path: Path, folder: Path, threads: int, name: str) -> str:
     between, busy = time.perf_counter(), time.process_time()
     own = place.Options(tiling=TILING)
     _, tiles = place.place(own, inventory(path), path.parent, table, folder / "pictures", False, folder / "o")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return (
         f"survey, {name}: {between - started:.1f} s, {(busy - used) / (between - started):.1f} cores busy; "
-        f"{len(tiles):,} tiles placed in {time.perf_counter() - between:.1f} s; at most {memory:.0f} MB"
+        f"{len(tiles):,} tiles placed in {time.perf_counter() - between:.1f} s; at most {memory('VmHWM') - imported:.0f} MB beside "
+        f"the program's own {imported:.0f}"
     )
+
+
+def memory(line: str) -> float:
+    """Return a process's own memory in MB, from Linux's table (getrusage counts what its parent held)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    return int(next(text for text in lines if text.startswith(line)).split()[1]) * 1024 / 1e6
 
 
 def placed(path: Path, most: int) -> pd.DataFrame:
@@ -143,13 +157,15 @@ def placed(path: Path, most: int) -> pd.DataFrame:
     return pd.DataFrame({"x": x.ravel() * span, "y": y.ravel() * span})
 
 
-def best(work: Callable[[], object], times: int = 3) -> float:
-    found = []
+def compared(ours: Callable[[], object], theirs: Callable[[], object], times: int) -> tuple[float, float]:
+    """Return the median seconds of two pieces of work, done in turns: a machine's speed changes as it goes."""
+    found: tuple[list[float], list[float]] = [], []
     for _ in range(times):
-        started = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - started)
-    return min(found)
+        for work, each in zip((ours, theirs), found, strict=True):
+            started = time.perf_counter()
+            work()
+            each.append(time.perf_counter() - started)
+    return float(np.median(found[0])), float(np.median(found[1]))
 
 
 def read_rates(path: Path, most: int, threads: int) -> str:
@@ -176,7 +192,7 @@ def read_rate(path: Path, tiling: Tiling, most: int, threads: int) -> str:
                 for _ in pool.map(lambda corner: scan.read_region(corner, how.level, size), corners):
                     pass
 
-        mine, theirs = best(ours), best(raw)
+        mine, theirs = compared(ours, raw, 7)
     name = f"{tiling.magnification:g}x{', half overlapping' if tiling.overlap else ''}"
     return f"read, {name}: {len(tiles) / mine:,.0f} tiles/s, OpenSlide alone {len(tiles) / theirs:,.0f}: ratio {theirs / mine:.2f}"
 
@@ -201,7 +217,7 @@ def feature_rates(path: Path, most: int, threads: int) -> str:
                 network(resident).cpu()
 
         limit()
-        mine, theirs = best(streamed, 2), best(limit, 2)
+        mine, theirs = compared(streamed, limit, 3)
     return (
         f"features, resnet50 to its third stage, {network.precision} on {device_name(device)}: {len(tiles) / mine:,.0f} tiles/s, "
         f"on one batch {len(tiles) / theirs:,.0f}: ratio {theirs / mine:.2f}"
@@ -242,7 +258,7 @@ def epoch_rates(folder: Path, threads: int) -> str:
             torch.cuda.synchronize(device)
 
     run(resident)
-    mine, theirs = best(lambda: run(samples.batches(chunks))), best(lambda: run(resident))
+    mine, theirs = compared(lambda: run(samples.batches(chunks)), lambda: run(resident), 5)
     tiles = sum(row[1] for row in rows)
     return (
         f"epoch, 40 bags of {tiles:,} tiles on {device_name(device)}: {mine:.2f} s, of bags on the device {theirs:.2f} s: ratio "

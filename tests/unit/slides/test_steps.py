@@ -27,21 +27,17 @@ def inventory_of(manifest, **settings):
     return make_inventory("h", manifest, options, take=take_slides)
 
 
-def placed_of(
-    folder: Path, inventory: pd.DataFrame, images: Path, tiling: Tiling = TILING, regions: bool = True
-):
-    surveyed = survey.survey(
-        survey.Options(tissue=Tissue()), inventory, images, regions, 2, folder / "pictures"
-    )
+def placed_of(folder: Path, inventory: pd.DataFrame, images: Path, within: bool = False):
+    surveyed = survey.survey(survey.Options(tissue=Tissue()), inventory, images, True, 2, folder / "pictures")
     surveyed.to_csv(folder / "tissue.csv", index=False)
     again = pd.read_csv(folder / "tissue.csv")
     return place.place(
-        place.Options(tiling=tiling),
+        place.Options(tiling=TILING),
         inventory,
         images,
         again,
         folder / "pictures",
-        False,
+        within,
         folder / "overviews",
     )
 
@@ -131,6 +127,14 @@ def test_regions_are_read_and_refused(tmp_path):
     # Tiles begin at 256 and at 384: two columns of six rows lie within, and one.
     assert slides["in_region"].tolist() == [12, 6]
     assert (tiles["region"] >= 0.5).sum() == 18
+    # Where only regions count, a slide whose region shows no tissue has no tile, and says that it is not the slide's fault.
+    cv2.imwrite(
+        str(tmp_path / "images/r0.png"), np.where(np.arange(256) < 16, 255, 0 * drawn).astype(np.uint8)
+    )
+    slides, tiles = placed_of(tmp_path, inventory, tmp_path / "images", within=True)
+    assert slides["tiles"].tolist() == [0, 6]
+    assert slides["reason"].tolist() == ["no tissue within its region", ""]
+    assert len(tiles) == 6
     cv2.imwrite(str(tmp_path / "images/r0.png"), drawn[:, :128])
     with pytest.raises(UserError, match="in its own proportions"):
         placed_of(tmp_path, inventory, tmp_path / "images")

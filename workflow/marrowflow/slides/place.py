@@ -40,6 +40,7 @@ for one seen; side of a tile and the way to the next, in pixels of the finest le
 
 NO_TISSUE = "no tissue"
 TOO_SMALL = "smaller than one tile"
+NOT_IN_REGION = "no tissue within its region"
 
 # Blue and orange of Okabe and Ito (2008), told apart by all eyes; as OpenCV orders channels.
 _MASK, _TILE = (178, 114, 0), (0, 159, 230)
@@ -115,9 +116,11 @@ def _placed(
             "and run again: its intake is then done anew"
         ) from error
     inside = tiles["region"].isna() | (tiles["region"] >= 0.5)
+    reason = NOT_IN_REGION if len(tiles) else NO_TISSUE if fits else TOO_SMALL
     if within:
         tiles = tiles[inside].reset_index(drop=True)
-    reason = "" if len(tiles) else NO_TISSUE if fits else TOO_SMALL
+    if len(tiles):
+        reason = ""
     told |= {"tiles": len(tiles), "in_region": int(inside.sum()), "reason": reason}
     return told | _read_how(how), tiles
 

@@ -18,8 +18,8 @@ import pandas as pd
 from marrowflow.slides.slide import Slide
 from marrowflow.slides.tiles import Geometry, resampled
 
-STRIP = 8
-"""Neighbours read at once."""
+WIDEST = 1024
+"""Pixels of a level that neighbours read at once span at most: longer runs cost more memory than they save in pixels."""
 _AHEAD = 3
 
 
@@ -67,14 +67,15 @@ def tile_batches(
 
 
 def _strips(corners: np.ndarray, how: Geometry) -> Sequence[slice]:
-    """Divide tiles into runs of neighbours in a row, at most `STRIP` of them."""
+    """Divide tiles into runs of neighbours in a row, each of a tile or of at most `WIDEST` pixels."""
     x, y = corners.T
+    longest = 1 + max(0, int((WIDEST - how.read) * how.downsample / how.stride))
     breaks = (np.diff(y) != 0) | (np.diff(x) > how.stride + 1)
     ends = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(corners)]
     return [
-        slice(start, min(start + STRIP, last))
+        slice(start, min(start + longest, last))
         for first, last in pairwise(ends)
-        for start in range(first, last, STRIP)
+        for start in range(first, last, longest)
     ]
 
 

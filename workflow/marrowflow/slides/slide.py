@@ -221,12 +221,12 @@ def _cut(picture: np.ndarray, x: int, y: int, width: int, height: int) -> np.nda
 
 def _on_white(rgba: np.ndarray) -> np.ndarray:
     """Return RGBA as RGB; where a scanner left a hole, white."""
-    alpha = rgba[..., 3]
     region = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
-    if alpha.min() == 255:
+    # Four bytes as one number, of which alpha is the highest: told at a tenth of the time of every fourth byte.
+    if rgba.view("<u4").min() >= 0xFF000000:
         return region
     # Between tiles of some scanners pixels are covered in part.
-    covered = alpha.astype(np.uint16)[..., None]
+    covered = rgba[..., 3].astype(np.uint16)[..., None]
     return ((region * covered + 255 * (255 - covered) + 127) // 255).astype(np.uint8)
 
 
