@@ -7,7 +7,7 @@
 # make lint    set up, check style and types only
 # make docs    write the configuration's schema and reference anew from its models
 # make test-environments  set up, make each rule's own environment and run its code there, all but PyTorch's
-# make test-environments-torch  run a small study whole, each rule in its own environment (12 GB in the temporary folder)
+# make test-environments-torch  run two small studies whole, of images and of slides, each rule in its own environment (12 GB in the temporary folder)
 # make test-slurm  set up, run the demo study through a SLURM of this machine's own, and let jobs fail there (root)
 # make real    set up, convert ../shared/data and run the four studies of real smears
 # make clean   remove what the demo made (results/demo, resources/demo/*/)

@@ -1,11 +1,13 @@
-"""A whole study with every rule in its own environment, PyTorch's included (`make test-environments-torch`)."""
+"""A study of images and one of slides, each rule in its own environment, PyTorch's included (`make test-environments-torch`)."""
 
 import json
 from pathlib import Path
 
 import pytest
 import yaml
+from little_slide_study import STUDY as SLIDE_STUDY
 from own_environments import MODULES, WITH_TORCH, Bench, assert_at_home, assert_imported, every_import, notes
+from painted_studies import paint
 from project import copy_project
 
 # Small, and yet with something to do for every rule: fetched weights and none, two networks and their mean.
@@ -40,9 +42,9 @@ SMALL = {
 
 # What only cohorts on remote storage need; here no server is at hand, and their imports alone are checked.
 REMOTE = {"check_manifest", "measure_shard", "correct_shard"}
-# The study that runs here is of images: of the steps of whole slides the imports alone are checked.
 SLIDES = {rule for rule, module in MODULES.items() if module.startswith(("slides.", "viewer."))}
 RUN = sorted({module for rule, module in MODULES.items() if rule not in REMOTE | SLIDES})
+RUN_ON_SLIDES = sorted({module for rule, module in MODULES.items() if rule in SLIDES})
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +83,29 @@ def studied(stocked: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project
 
 
+@pytest.fixture(scope="module")
+def studied_slides(stocked: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which a small study of slides has run from its first job to its last."""
+    project = copy_project(tmp_path_factory.mktemp("slides") / "marrowflow")
+    paint("wang2022", project / "resources/slides", patients=4, images=2)
+    (project / "config.yaml").write_text(yaml.safe_dump(SLIDE_STUDY))
+    done = stocked.snakemake(project)
+    assert done.returncode == 0, done.stdout[-10_000:]
+    return project
+
+
 @pytest.mark.parametrize("module", RUN)
 def test_a_step_does_its_work_in_its_environment(module: str, studied: Path) -> None:
+    assert_done(module, studied)
+
+
+@pytest.mark.parametrize("module", RUN_ON_SLIDES)
+def test_a_step_of_slides_does_its_work_in_its_environment(module: str, studied_slides: Path) -> None:
+    assert_done(module, studied_slides)
+
+
+def assert_done(module: str, studied: Path) -> None:
+    """Assert that a module's jobs ran in their own environments alone."""
     rules = [rule for rule, runs in MODULES.items() if runs == module]
     jobs = [note for note in notes(studied, "__main__.py") if note["argv"][1] == module]
     assert jobs

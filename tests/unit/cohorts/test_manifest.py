@@ -81,6 +81,24 @@ def test_reference_decides_whether_a_label_is_needed(folder):
     assert table["manifest_label"].tolist() == ["", "AML", "ALL"]
 
 
+def test_images_of_a_class_that_the_study_lacks_are_refused_until_they_are_called_ineligible(folder):
+    """ALL-IDB1 as it was published on: 49 images of ALL, and 59 of healthy people that a study of leukaemias has no class for."""
+    for i in range(108):
+        (folder / f"{i}.jpg").write_bytes(b"")
+    leukaemias = "".join(f"{i}.jpg,ALL,\n" for i in range(49))
+    told = fault(
+        folder, "image,label,eligible\n" + leukaemias + "".join(f"{i}.jpg,healthy,\n" for i in range(49, 108))
+    )
+    assert "row 51 (and 58 more), column 'label': 'healthy' is none of the study's classes" in told
+    assert "in column 'eligible'" in told
+    ruled_out = "".join(f"{i}.jpg,healthy,no class of the study\n" for i in range(49, 108))
+    table = read_manifest(write(folder, "image,label,eligible\n" + leukaemias + ruled_out), CLASSES)
+    assert table["eligible"].value_counts().to_dict() == {"no class of the study": 59, "yes": 49}
+    assert table["reference_status"].value_counts().to_dict() == {"missing": 59, "ok": 49}
+    assert table.loc[table["eligible"].ne("yes"), "label"].eq("").all()
+    assert table["manifest_label"].value_counts().to_dict() == {"healthy": 59, "ALL": 49}
+
+
 def test_an_ineligible_case_needs_no_label(folder):
     table = read_manifest(write(folder, "image,label,eligible\na.jpg,,under 18\nb.jpg,AML,\n"), CLASSES)
     assert table["reference_status"].tolist() == ["missing", "ok"]

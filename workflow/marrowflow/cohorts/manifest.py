@@ -153,10 +153,11 @@ def read_manifest(
         "yes" if text.casefold() in ("", "yes") else text
         for text in cells.get("eligible", [""] * len(table.rows))
     ]
-    status = _reference_status(cells, len(table.rows))
+    known = {*classes, *(label_map or {})}
+    status = _reference_status(cells, known, len(table.rows))
     problems += [
         *(look_up or partial(image_problems, path.parent))(cells["image"], table.lines),
-        *_label_problems(cells["label"], status, table.lines, classes, label_map or {}),
+        *_label_problems(cells, status, table.lines, known),
         *_patient_problems(cells, table.lines),
         *_typed_problems(cells, table.lines),
     ]
@@ -276,14 +277,14 @@ def _nearest(found: str, known: Sequence[str]) -> str:
     return f" (nearest: {by_fold[near[0]]!r})" if near else ""
 
 
-def _reference_status(cells: Mapping[str, list[str]], count: int) -> list[str]:
-    """Return ok, missing or inconclusive for each row; an ineligible case need not have a label."""
+def _reference_status(cells: Mapping[str, list[str]], known: set[str], count: int) -> list[str]:
+    """Return ok, missing or inconclusive for each row; an ineligible case need not have a label that the study knows."""
     stated = [
         text.casefold() if text.casefold() in RESERVED_TRUTHS else "ok"
         for text in cells.get("reference", [""] * count)
     ]
     return [
-        "missing" if status == "ok" and not label and eligible != "yes" else status
+        "missing" if status == "ok" and label not in known and eligible != "yes" else status
         for status, label, eligible in zip(stated, cells["label"], cells["eligible"], strict=True)
     ]
 
@@ -305,13 +306,14 @@ def _each(column: str, values: list[str], lines: list[int], fault: Callable[[str
 
 
 def _label_problems(
-    labels: list[str],
-    status: list[str],
-    lines: list[int],
-    classes: Sequence[str],
-    label_map: Mapping[str, str],
+    cells: Mapping[str, list[str]], status: list[str], lines: list[int], known: set[str]
 ) -> list[str]:
-    known = {*classes, *label_map}
+    """Tell which labels are none of the study's.
+
+    Accuracy on images whose class the study does not have would leave them out or call every answer wrong: they are refused, until
+    the manifest says itself that they are not eligible.
+    """
+    labels = cells["label"]
 
     def fault(label: str) -> str | None:
         if not label:
@@ -319,12 +321,17 @@ def _label_problems(
         if label in known:
             return None
         return (
-            f"{label!r} is none of the study's classes{_nearest(label, sorted(known))}; correct the cell, "
-            "or map it to a class in the table that label_map: names"
+            f"{label!r} is none of the study's classes{_nearest(label, sorted(known))}; correct the cell, map it to a class in "
+            "the table that label_map: names, or, where the study has no class for it, give that as the reason in column "
+            "'eligible': the image is then counted in the flow diagram, and not scored"
         )
 
     # Where there is no usable reference the cell may be blank; what does stand there must be known.
-    asked = [i for i, label in enumerate(labels) if label or status[i] == "ok"]
+    asked = [
+        i
+        for i, (label, eligible) in enumerate(zip(labels, cells["eligible"], strict=True))
+        if eligible == "yes" and (label or status[i] == "ok")
+    ]
     return _each("label", [labels[i] for i in asked], [lines[i] for i in asked], fault)
 
 
