@@ -122,7 +122,15 @@ def in_a_process(work: Callable[..., str], *arguments: object) -> str:
 
 def inventory(path: Path) -> pd.DataFrame:
     return pd.DataFrame(
-        [{"case_id": "h/s", "image": path.name, "status": "included", "mpp": MPP, "sha256": "0"}]
+        [
+            {
+                "case_id": "h/s",
+                "image": path.name,
+                "bytes": path.stat().st_size,
+                "status": "included",
+                "mpp": MPP,
+            }
+        ]
     )
 
 
@@ -230,13 +238,13 @@ def epoch_rates(folder: Path, threads: int) -> str:
     for i in range(40):
         n = int(chance.integers(1000, 3000))
         entry = f"made-0/{i:016d}"
-        tiles = pd.DataFrame({"x": np.arange(n), "y": 0, "tissue": 1.0, "region": np.nan})
+        tiles = pd.DataFrame({"x": np.arange(n), "y": 0})
         about = {"extractor": {}, "weights": {}}
         write_entry(
             folder / "features" / entry, chance.normal(size=(n, 1024)).astype(np.float16), tiles, about
         )
         told = json.loads((folder / "features" / entry / "about.json").read_text())
-        rows.append((f"h/{i}", n, "", entry, told["features_sha256"], told["tiles_sha256"]))
+        rows.append((f"h/{i}", n, "", entry, told["features_sha256"], told["tiles_sha256"], b""))
     pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(folder / "bags.parquet")
     bags = Bags([folder / "bags.parquet"], folder / "features")
     targets, cases = np.arange(40) % 5, [row[0] for row in rows]

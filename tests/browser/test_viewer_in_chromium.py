@@ -31,7 +31,8 @@ def pages(tmp_path_factory):
         ]
     )  # fmt: skip
     out = folder / "pages"
-    assert build("Painted.", cases, folder / "maps", {"h/<b>s.tif": (folder / "s.tif", 0.5)}, out) == [1]
+    slides = {"h/<b>s.tif": (folder / "s.tif", (folder / "s.tif").stat().st_size, 0.5)}
+    assert build("Painted.", cases, folder / "maps", slides, out) == [1]
     return out
 
 

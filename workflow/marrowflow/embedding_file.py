@@ -46,7 +46,10 @@ def write_embedding(path: Path, cases: Sequence[str], known: np.ndarray, parts: 
                     writer = parquet.ParquetWriter(beside, table.schema)
                 writer.write_table(table)
                 done, ready = done + len(group), ready - len(group)
-        if writer is not None:
+        if writer is None:
+            # Nobody to tell of: a table all the same, without features, whose number only a case would tell.
+            parquet.write_table(_table([], known, np.empty((0, 0), np.float32), 0), beside)
+        else:
             writer.close()
 
 

@@ -45,7 +45,8 @@ rule survey_slides:
         "../../envs/survey_slides.yaml"
     threads: 4
     resources:
-        mem_mb=growing(2000),
+        # Four slides of 100,000 x 80,000 pixels at a sixteenth.
+        mem_mb=growing(4000),
         runtime=growing(240),
     params:
         code=code("slides.survey"),
@@ -338,6 +339,7 @@ rule explain_slides:
         code=code("slides.explain"),
         options=options("classes", "endpoints", "errors_shown", "extractor", "members", "tilings", "units"),
         images=folders_of,
+        within="--within" if STUDY.slides.regions == "always" else "",
         state=f"results/{STUDY.study.key}/state/explain_slides/{{protocol}}/{{cohort}}",
         features=f"results/{STUDY.study.key}/features",
         folder=subpath(output.cases, parent=True),
@@ -345,7 +347,7 @@ rule explain_slides:
         "python -m marrowflow slides.explain --options {params.options:q} --primary {input.primary:q}"
         " --predictions {input.predictions:q} --locks {input.locks:q} --folds {input.folds:q} --models {input.models:q}"
         " --inventories {input.inventories:q} --tissue {input.tissue:q} --images {params.images:q} --bags {input.bags:q}"
-        " --features {params.features:q} --state {params.state:q} --threads {threads} --out {params.folder:q} 2> {log:q}"
+        " --features {params.features:q} --state {params.state:q} {params.within} --threads {threads} --out {params.folder:q} 2> {log:q}"
 
 
 rule view_slides:

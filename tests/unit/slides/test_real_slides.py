@@ -8,20 +8,18 @@ import openslide
 import pandas as pd
 import pytest
 import torch
+from mapped import CLASSES, aggregator, map_of
 from PIL import Image
 from project import ROOT
 
 from marrowflow.cohorts.intake import Options as IntakeOptions
 from marrowflow.cohorts.intake import make_inventory
 from marrowflow.errors import UserError
-from marrowflow.learning.outcomes import Outcomes
-from marrowflow.slides import explain, extract, place, survey
-from marrowflow.slides.aggregators import BagNetwork
-from marrowflow.slides.answers import Trained
+from marrowflow.slides import extract, place, survey
 from marrowflow.slides.bags import Bags
 from marrowflow.slides.intake import take_slides
 from marrowflow.slides.picture import SIDE
-from marrowflow.study_slides import Aggregation, Extractor, Tiling, Tissue
+from marrowflow.study_slides import Extractor, Tiling, Tissue
 
 WSI = ROOT.parent / "shared/data/wsi"
 CMU, TCGA, KIDNEY, BROKEN = (
@@ -31,7 +29,6 @@ CMU, TCGA, KIDNEY, BROKEN = (
     "broken.svs",
 )
 MPP = {CMU: 0.499, TCGA: 0.25, KIDNEY: 0.5}
-CLASSES = ["a", "b"]
 TILING = Tiling(magnification=10)
 EXTRACTOR = Extractor(network="resnet18", weights="none", stage=3, batch_size=8)
 
@@ -130,27 +127,8 @@ def test_features_and_a_map_of_attention(cohort, tmp_path, name):
     assert bag.features.shape == (slides["tiles"][case], 256)
     assert np.isfinite(bag.features.astype(np.float32)).all()
 
-    torch.manual_seed(7)
-    network = BagNetwork(Aggregation(kind="gated"), 256, len(CLASSES)).eval()
-    trained = Trained(network, 0, Outcomes(CLASSES), {})
-    folds = pd.DataFrame({"fold": [0], "case_id": [case], "partition": ["test"]})
-    shown = pd.DataFrame(
-        [{"case_id": case, "image": case, "kind": "error", "truth": "a", "predicted": "b", "confidence": 0.6}]
-    ).assign(reason="", fold=0)
-    surveyed = pd.read_csv(folder / "tissue.csv").set_index("case_id")
-    known = inventory.set_index("case_id")
-    where = surveyed.assign(path=str(folder / name), pictures=str(folder / "pictures"))
-    where["sha256"] = known["sha256"].reindex(where.index)
-    asked = explain.Options(
-        classes=CLASSES,
-        endpoints={"b": {"positive": ["b"]}},
-        units=["patient"],
-        members={},
-        errors_shown=4,
-        tilings={"ten": TILING},
-        extractor=EXTRACTOR,
-    )
-    row = explain.explain(asked, TILING, shown, [trained], folds, where, sees, tmp_path / "out").iloc[0]
+    network = aggregator(256)
+    row = map_of(folder, inventory, case, TILING, EXTRACTOR, sees, network, tmp_path / "out")
     assert row["reason"] == ""
     drawn = {what: np.asarray(Image.open(tmp_path / "out" / row[what])) for what in ("map", "top")}
     assert drawn["map"].shape == (SIDE, SIDE)

@@ -1,6 +1,8 @@
 """The steps of a study of slides, one after the other on painted ones: what they write, refuse, keep and do not do twice."""
 
+import errno
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,12 +11,14 @@ from little_slides import write, write_cohort
 
 from marrowflow.cohorts.intake import Options as IntakeOptions
 from marrowflow.cohorts.intake import make_inventory
+from marrowflow.embedding_file import write_embedding
 from marrowflow.errors import UserError
 from marrowflow.slides import extract as extraction
-from marrowflow.slides import place, survey
+from marrowflow.slides import intake, place, survey
 from marrowflow.slides.bags import ABOUT, Bags
 from marrowflow.slides.extract import extract, seer
 from marrowflow.slides.intake import take_slides
+from marrowflow.slides.regions import read_region
 from marrowflow.study_slides import Extractor, Tiling, Tissue
 
 CLASSES = ["a", "b"]
@@ -180,6 +184,95 @@ def test_another_network_tiling_or_batch_is_another_entry(study, tmp_path):
     first = seen(study, tmp_path / "f", tmp_path / "s")
     other = seen(study, tmp_path / "f", tmp_path / "s", batch=8)
     assert set(first["entry"]).isdisjoint(other["entry"])
+
+
+def test_a_region_drawn_anew_is_trained_on_and_no_tile_is_seen_again(study, tmp_path, monkeypatch):
+    """Tiles of the first slide begin at 256 and lie 128 apart; the region moves from their left half to their right one."""
+    folder, inventory, slides, tiles = study
+    tables, first = [], tiles["case_id"] == slides["case_id"].iloc[0]
+    for left, right in ((0, 768), (768, 2048)):
+        drawn = tiles.copy()
+        drawn.loc[first, "region"] = tiles.loc[first, "x"].between(left, right - 1).astype("float32")
+        bags = seen((folder, inventory, slides, drawn), tmp_path / "f", tmp_path / "s")
+        bags.to_parquet(tmp_path / "bags.parquet")
+        tables.append(Bags([tmp_path / "bags.parquet"], tmp_path / "f"))
+        monkeypatch.setattr(extraction, "_shard", lambda *_: pytest.fail("a tile was seen again"))
+    case, other = slides["case_id"].iloc[:2]
+    x = tables[0].of(case).tiles["x"].to_numpy()
+    assert (x[tables[0].within_region(case)] < 768).all()
+    assert (x[tables[1].within_region(case)] >= 768).all()
+    assert sum(len(table.within_region(case)) for table in tables) == len(x) == 48
+    assert len(tables[0].within_region(other)) == 48  # it has no region
+    assert tables[0].digest != tables[1].digest
+
+
+def test_a_slide_replaced_after_its_intake_stops_the_step_that_reads_it(tmp_path):
+    manifest = write_cohort(tmp_path / "images", ["a", "b"])
+    inventory = inventory_of(manifest)
+    slides, tiles = placed_of(tmp_path, inventory, tmp_path / "images")
+    study = tmp_path, inventory, slides, tiles
+    path = tmp_path / "images/s1.tif"
+    whole = path.read_bytes()
+    # As large, and another: its pixels are read by nobody who would notice.
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"s1\.tif has changed since its intake; .*--forcerun ingest_slides"):
+        seen(study, tmp_path / "f", tmp_path / "s")
+    assert len(list((tmp_path / "f").rglob(ABOUT))) == 1  # the first slide's
+    path.write_bytes(whole + b" ")
+    for step in (
+        lambda: placed_of(tmp_path, inventory, tmp_path / "images"),
+        lambda: seen(study, tmp_path / "f", tmp_path / "s"),
+    ):
+        with pytest.raises(
+            UserError, match=rf"s1\.tif has changed since its intake: {len(whole) + 1:,} bytes, not"
+        ):
+            step()
+    path.unlink()
+    with pytest.raises(UserError, match=r"s1\.tif was readable at its intake and is not now"):
+        placed_of(tmp_path, inventory, tmp_path / "images")
+
+
+@pytest.mark.parametrize(
+    ("number", "excludes"), [(errno.EACCES, True), (errno.EIO, False), (errno.ESTALE, False)]
+)
+def test_a_disks_fault_stops_the_intake_and_is_no_exclusion(tmp_path, monkeypatch, number, excludes):
+    manifest = write_cohort(tmp_path, ["a", "b"])
+    real = intake.checksum_of
+
+    def fails(path):
+        if path.name == "s1.tif":
+            raise OSError(number, "told by the test")
+        return real(path)
+
+    monkeypatch.setattr(intake, "checksum_of", fails)
+    if excludes:
+        assert inventory_of(manifest)["reason"].tolist() == [
+            "",
+            "unreadable: cannot be opened (told by the test)",
+        ]
+    else:
+        with pytest.raises(UserError, match=r"slide .*s1\.tif cannot be read any more \(told by the test\)"):
+            inventory_of(manifest)
+
+
+def test_polygons_are_counted_from_where_the_scanner_says_that_it_scanned(tmp_path):
+    """QuPath crops a slide to those bounds: (0, 0) of its export is their corner."""
+    ring = [[0, 0], [512, 0], [512, 256], [0, 256], [0, 0]]
+    file = tmp_path / "r.geojson"
+    file.write_text(f'{{"type": "Polygon", "coordinates": [{ring}]}}')
+    slide = SimpleNamespace(path=tmp_path / "s.mrxs", width=2048, height=1536, scanned_from=(1024, 768))
+    drawn = read_region(file, slide, (96, 128), 16).inside
+    rows, columns = np.nonzero(drawn)
+    # Polygons' borders are drawn too: a sixteenth of the slide's pixels, and one more.
+    assert (columns.min(), columns.max(), rows.min(), rows.max()) == (64, 96, 48, 64)
+
+
+def test_a_hospital_without_any_tile_has_an_embedding_without_rows(tmp_path):
+    """And the shift of its features says that there are none, in place of an error."""
+    write_embedding(tmp_path / "embedding.parquet", [], np.zeros(0, bool), iter(()))
+    table = pd.read_parquet(tmp_path / "embedding.parquet")
+    assert table.columns.tolist() == ["case_id", "trained_on"]
+    assert table.empty
 
 
 def test_a_job_goes_on_from_its_last_shard_and_the_features_are_the_same(study, tmp_path, monkeypatch):

@@ -11,13 +11,14 @@ from scipy.special import log_softmax
 from marrowflow.config import Training
 from marrowflow.errors import UserError
 from marrowflow.learning import loop
+from marrowflow.learning.batches import shuffled
 from marrowflow.learning.outcomes import Outcomes
 from marrowflow.slides.aggregators import BagNetwork
 from marrowflow.slides.answers import answers, load_aggregators, marked
-from marrowflow.slides.bags import COLUMNS, Bags, write_entry
+from marrowflow.slides.bags import COLUMNS, Bags, as_bits, write_entry
 from marrowflow.slides.predict import Options as Asked
 from marrowflow.slides.predict import predict_development
-from marrowflow.slides.samples import BagSamples, BagTrainee, Batch, ClusteringCriterion
+from marrowflow.slides.samples import BagCriterion, BagSamples, BagTrainee, Batch, ClusteringCriterion
 from marrowflow.slides.train import Options, train_fold
 from marrowflow.study_slides import Aggregation
 
@@ -57,15 +58,14 @@ def made(tmp_path):
         region[: max(1, n // 2)] = 1
         entry = f"made-000000000000/{i:016d}"
         if n:
-            tiles = pd.DataFrame(
-                {"x": np.arange(n) * 10, "y": np.zeros(n, int), "tissue": 1.0, "region": region}
-            )
+            tiles = pd.DataFrame({"x": np.arange(n) * 10, "y": np.zeros(n, int)})
             about = {"extractor": RECIPE, "weights": {"source": "made", "sha256": "", "licence": ""}}
             write_entry(tmp_path / "features" / entry, features.astype(np.float16), tiles, about)
             found = json.loads((tmp_path / "features" / entry / "about.json").read_text())
-            rows.append((case, n, "", entry, found["features_sha256"], found["tiles_sha256"]))
+            inside = as_bits(region > 0)
+            rows.append((case, n, "", entry, found["features_sha256"], found["tiles_sha256"], inside))
         else:
-            rows.append((case, 0, "no tissue", "", "", ""))
+            rows.append((case, 0, "no tissue", "", "", "", b""))
         side = ["train", "train", "validation", "test"][i // 2 % 4]
         folds.append(
             {"fold": 0, "case_id": case, "patient_id": case, "cohort": "h", "label": label, "partition": side}
@@ -135,9 +135,58 @@ def test_only_tiles_within_a_region_are_trained_on(made):
         next(whole.batches([np.array([0])])),
         next(part.batches([np.array([0])])),
     )
-    inside = bags.of("h/s4").tiles["region"].to_numpy() >= 0.5
-    assert len(one) == len(inside)
-    torch.testing.assert_close(other, one[torch.from_numpy(inside)])
+    # The fixture's region: the first half. (Slide 4 is of class a, and carries no mark.)
+    assert len(one) == len(bags.of("h/s4"))
+    torch.testing.assert_close(other, one[: max(1, len(one) // 2)])
+
+
+def test_a_card_counts_the_tiles_that_were_trained_on(made):
+    whole, part = (
+        json.loads((trained(made, name, options(within=within, epochs=1), name) / "card.json").read_text())
+        for name, within in (("whole", False), ("part", True))
+    )
+    bags = bags_of(made)
+    folds = pd.read_parquet(made / "folds.parquet")
+    used = [case for case in folds.loc[folds["partition"] == "train", "case_id"] if case != "h/s0"]
+    assert whole["tiles"]["train"]["all"] == sum(len(bags.of(case)) for case in used)
+    # By the fixture: half of each, and of class b the marked ones beyond that too.
+    marked_beyond = sum(
+        int((bags.of(case).features[len(bags.of(case)) // 2 :, 3] > 1.5).sum())
+        for case in used
+        if len(bags.of(case)) > 1
+    )
+    halves = sum(max(1, len(bags.of(case)) // 2) for case in used)
+    assert part["tiles"]["train"]["all"] == halves + marked_beyond
+    assert part["tiles"]["test"] == whole["tiles"]["test"]
+
+
+def test_a_class_whose_slides_have_no_tile_is_told_of(made, caplog):
+    table = pd.read_parquet(made / "bags.parquet")
+    of_b = table["case_id"].isin([f"h/s{i}" for i in range(1, 16, 2)])
+    table.loc[of_b, ["tiles", "reason"]] = [0, "no tissue"]
+    table.to_parquet(made / "bags.parquet")
+    trained(made, "out", options(epochs=1))
+    assert "none of the training slides of class b has a tile" in caplog.text
+
+
+@pytest.mark.parametrize("weights", ["balanced", {"a": 3.0}])
+def test_a_classs_weight_counts_in_steps_of_one_bag(weights):
+    """Against torch's own weighted cross-entropy: a step's gradient is the weight times that of the plain loss."""
+    targets = torch.tensor([0, 0, 0, 1])
+    own = {"balanced": torch.tensor([4 / 6, 4 / 2]), "a": torch.tensor([3.0, 1.0])}
+    expected = own["balanced" if weights == "balanced" else "a"]
+    expected = expected / expected[targets].mean()
+    criterion = BagCriterion(Outcomes(CLASSES), targets, Training(class_weights=weights))
+    logits = torch.randn(1, 2, generator=torch.Generator().manual_seed(0))
+    for number in (0, 1):
+        truth = torch.tensor([number])
+        found = criterion.combined(criterion.sums(logits, truth), criterion.totals(truth))
+        plain = torch.nn.functional.cross_entropy(logits, truth)
+        assert float(found) == pytest.approx(float(expected[number] * plain))
+
+
+def test_one_bag_a_step_is_one_bag_in_every_step():
+    assert [len(chunk) for chunk in shuffled(7, 1, (0, 0, 1))] == [1] * 7
 
 
 def test_the_loss_is_the_weighted_sum_of_both():

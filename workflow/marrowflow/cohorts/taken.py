@@ -135,18 +135,31 @@ def _take_one(file: Source) -> Taken:
     try:
         data = file.read_bytes()
     except OSError as error:
-        if error.errno in _OF_ONE_FILE:
-            return Taken(unreadable=f"cannot be opened ({error.strerror})")
-        raise UserError(
-            f"image {file} cannot be read any more ({error.strerror or error}): was its folder moved, or its disk unmounted? "
-            "Bring it back, or delete its row in the manifest, then run the same command again"
-        ) from error
+        return Taken(unreadable=fault_of_one_file(error, f"image {file}"))
     checksum = hashlib.sha256(data).hexdigest()
     try:
         image = decode(data)
     except Unreadable as error:
         return Taken(sha256=checksum, bytes=len(data), unreadable=str(error))
     return taken_of(image, image.pixels, checksum, len(data))
+
+
+def fault_of_one_file(error: OSError, what: str) -> str:
+    """Return why one file is excluded; raise `UserError` where the fault lies not with that file alone.
+
+    Parameters
+    ----------
+    error
+        That reading it raised.
+    what
+        The file, for the message.
+    """
+    if error.errno in _OF_ONE_FILE:
+        return f"cannot be opened ({error.strerror})"
+    raise UserError(
+        f"{what} cannot be read any more ({error.strerror or error}): was its folder moved, or its disk unmounted? "
+        "Bring it back, or delete its row in the manifest, then run the same command again"
+    ) from error
 
 
 def taken_of(image: Pictured, pixels: np.ndarray, checksum: str, size: int) -> Taken:

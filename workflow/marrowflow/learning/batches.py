@@ -206,7 +206,8 @@ def balanced(groups: np.ndarray, batch_size: int, key: Sequence[int]) -> list[np
 
 def _divided(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     chunks = [order[rows] for rows in in_order(len(order), batch_size)]
-    if len(chunks) > 1 and len(chunks[-1]) == 1:
+    # A last one alone is what batch normalisation has no statistics of; who asks for batches of one has none anyway.
+    if batch_size > 1 and len(chunks) > 1 and len(chunks[-1]) == 1:
         chunks[-2:] = [np.concatenate(chunks[-2:])]
     return chunks
 

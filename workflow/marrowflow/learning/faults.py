@@ -42,7 +42,8 @@ def halved(at_once: int, where: str) -> int:
         return at_once // 2
     raise UserError(
         f"{where}: the device's memory does not hold this network and a single image{_memory()}; set the model's input_size "
-        "lower, take a smaller network or training.precision: bfloat16, or stop what else runs on the device"
+        "lower (of slides, the tilings' min_tissue higher), take a smaller network or training.precision: bfloat16, or stop what "
+        "else runs on the device"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ import torch
 
 from marrowflow.cli import progress
 from marrowflow.errors import UserError
-from marrowflow.learning.faults import within_memory
 from marrowflow.learning.outcomes import Outcomes
 from marrowflow.learning.weight_files import read_metadata, read_weights
 from marrowflow.predictions import PROBABILITY
@@ -89,8 +89,22 @@ def asked(trained: Trained, bags: Bags, case_ids: Sequence[str], device: torch.d
     title = f"network of fold {trained.fold}"
     for case in progress(case_ids, title, len(case_ids), "slides"):
         tiles = torch.from_numpy(np.array(bags.features_of(case))).to(device).float()
-        with within_memory(f"{title}, slide {case}", len(tiles)):
-            yield trained.network(tiles)
+        with bag_within_memory(case, len(tiles)):
+            answer = trained.network(tiles)
+        yield answer
+
+
+@contextmanager
+def bag_within_memory(case: str, tiles: int) -> Iterator[None]:
+    """Turn a lack of memory for a slide's so many tiles into a `UserError`."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"slide {case}: the device's memory does not hold its {tiles:,} tiles at once; set a higher slides.tilings.*.min_tissue or "
+            "a lower magnification, stop what else runs on the device, or compute on the CPU (CUDA_VISIBLE_DEVICES= in front of "
+            "the command)"
+        ) from error
 
 
 def answers(

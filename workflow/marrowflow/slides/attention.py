@@ -61,7 +61,7 @@ def attention_table(
         for case, scores in zip(
             cases, _scores(network, options.classes.index(name), bags, cases, device), strict=True
         ):
-            tiles = bags.of(case).tiles[["x", "y"]].assign(case_id=case)
+            tiles = bags.of(case).tiles.assign(case_id=case)
             parts.append(tiles.assign(share=scores[0], relative=scores[0] * len(tiles), evidence=scores[1]))
     table = pd.concat(parts, ignore_index=True)
     return table.groupby(["case_id", "x", "y"], sort=False, as_index=False).mean()

@@ -5,15 +5,17 @@ jobs share, an entry a slide::
 
     <network>-<12 digits of the recipe's key>/<16 digits of the slide's own key>/
         features.npy    float16 [n, F], in the order of the table
-        tiles.parquet   x, y, tissue, region of each tile (`marrowflow.slides.tiles.COLUMNS`)
+        tiles.parquet   x, y of each tile, in pixels of the slide's finest level
         about.json      all that the keys stand for, the shape, both files' checksums
 
 An entry is written beside its place and renamed: it is whole, or it is not there. A cohort's *bags* are a table of the
-entries of its slides at one tiling (``bags.parquet``), which is what rules know.
+entries of its slides at one tiling (``bags.parquet``), which is what rules know. Which tiles lie in a slide's region stands there
+and not in the entry: a region is the study's, and may be drawn anew without a tile being seen again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +29,12 @@ from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import folder_written_whole, sha256_of, write_json, write_table
 
 FEATURES, TILES, ABOUT = "features.npy", "tiles.parquet", "about.json"
-COLUMNS = ("case_id", "tiles", "reason", "entry", "features_sha256", "tiles_sha256")
+PLACES = ["x", "y"]
+"""Columns of an entry's tiles.parquet, int32."""
+COLUMNS = ("case_id", "tiles", "reason", "entry", "features_sha256", "tiles_sha256", "inside")
 """Of bags.parquet: the slide; its number of tiles, 0 with the reason why there is none; its entry, relative to the
-folder of all features; checksums of the entry's files."""
+folder of all features; checksums of the entry's files; which tiles lie in the slide's region by half or more, a bit each, the
+first the highest (nothing where all do)."""
 _FILES = {"features": FEATURES, "tiles": TILES}
 _REMEDY = "delete the table of bags that names it and run again: what is missing is computed anew"
 
@@ -45,7 +50,7 @@ class Bag:
     features
         float16 [n, F], mapped read-only.
     tiles
-        `marrowflow.slides.tiles.COLUMNS`, one row a tile.
+        Columns `PLACES`, one row a tile.
     """
 
     case_id: str
@@ -55,11 +60,15 @@ class Bag:
     def __len__(self) -> int:
         return len(self.tiles)
 
-    def within_region(self) -> np.ndarray:
-        """Return the numbers of the tiles that lie in the slide's region by half or more; all where it has none."""
-        region = self.tiles["region"].to_numpy()
-        inside = np.isnan(region) | (region >= 0.5)
-        return np.flatnonzero(inside)
+
+def within_region(tiles: pd.DataFrame) -> np.ndarray:
+    """Return which tiles (`marrowflow.slides.tiles.COLUMNS`) lie in the slide's region by half or more: bool [n], all without one."""
+    return (tiles["region"].isna() | (tiles["region"] >= 0.5)).to_numpy()
+
+
+def as_bits(inside: np.ndarray) -> bytes:
+    """Return bools [n] as the column ``inside`` holds them."""
+    return b"" if inside.all() else np.packbits(inside).tobytes()
 
 
 def read_entry(entry: Path) -> dict[str, Any] | None:
@@ -83,13 +92,13 @@ def write_entry(entry: Path, features: np.ndarray, tiles: pd.DataFrame, about: M
     features
         float16 [n, F].
     tiles
-        n rows.
+        Columns `PLACES` of n rows; others are left out.
     about
         What shaped them.
     """
     with folder_written_whole(entry) as beside:
         np.save(beside / FEATURES, features)
-        write_table(beside / TILES, tiles)
+        write_table(beside / TILES, tiles[PLACES])
         found = {f"{name}_sha256": sha256_of(beside / file) for name, file in _FILES.items()}
         write_json(beside / ABOUT, {**about, "shape": list(features.shape), **found})
 
@@ -162,10 +171,13 @@ class Bags:
         return dict(self._first["weights"])
 
     @property
-    def digest(self) -> list[tuple[str, str, str]]:
-        """Return the checksums of all bags, in their order."""
-        own = self._rows[["features_sha256", "tiles_sha256"]]
-        return [(str(case), str(one), str(other)) for case, one, other in own.itertuples(name=None)]
+    def digest(self) -> list[tuple[str, str, str, str]]:
+        """Return the checksums of all bags, in their order, and which of their tiles lie within regions."""
+        own = self._rows[["features_sha256", "tiles_sha256", "inside"]]
+        return [
+            (str(case), str(features), str(tiles), hashlib.sha256(inside).hexdigest())
+            for case, features, tiles, inside in own.itertuples(name=None)
+        ]
 
     def counts(self, case_ids: Sequence[str]) -> np.ndarray:
         """Return how many tiles each slide has, int64; raise `UserError` for slides that no table holds."""
@@ -183,6 +195,15 @@ class Bags:
     def of(self, case_id: str) -> Bag:
         """Return a slide's bag."""
         return read_bag(case_id, self._folder / self._rows.loc[case_id, "entry"])
+
+    def within_region(self, case_id: str) -> np.ndarray:
+        """Return the numbers of a slide's tiles that lie in its region by half or more, int64; of all where it has none."""
+        count, bits = self._rows.loc[case_id, ["tiles", "inside"]]
+        return (
+            np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), count=count))
+            if bits
+            else np.arange(count)
+        )
 
     def features_of(self, case_id: str) -> np.ndarray:
         """Return a slide's features alone: float16 [n, F], mapped read-only."""

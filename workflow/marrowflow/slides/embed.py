@@ -69,7 +69,7 @@ def embed(
     Raises
     ------
     UserError
-        No such network or table among those given; no slide with a tile; networks of other classes or another fold.
+        No such network or table among those given; networks of other classes or another fold.
     """
     name, _, tiling = index_test.partition("-")
     name = options.members.get(name, [name])[0]

@@ -15,6 +15,9 @@ percentile      the same attention as the share of tiles that had less
 top, bottom     the tiles that were looked at most and least, most (or least) first
 tiles           how many tiles overlap on the map
 =============== =======================================================================
+
+``correlation`` is the rank correlation of the map with its control over the tiles; over the pictures it would be that of
+tissue with itself.
 """
 
 from __future__ import annotations
@@ -44,13 +47,14 @@ from marrowflow.files import write_table
 from marrowflow.learning.saliency import rank_correlation
 from marrowflow.predictions import ENSEMBLE
 from marrowflow.slides.aggregators import BagNetwork
-from marrowflow.slides.answers import Trained, load_aggregators
+from marrowflow.slides.answers import Trained, bag_within_memory, load_aggregators
 from marrowflow.slides.arguments import add_bags, add_cohorts, add_state
-from marrowflow.slides.bags import Bags, read_bag
+from marrowflow.slides.bags import Bags, read_bag, within_region
 from marrowflow.slides.extract import Seer, seer
 from marrowflow.slides.heatmap import MINMAX, PERCENTILE, extremes, laid_out, scaled, strip
 from marrowflow.slides.picture import SIDE
 from marrowflow.slides.slide import Slide
+from marrowflow.slides.slide_files import opened_as_taken_in
 from marrowflow.slides.survey import mask_of
 from marrowflow.slides.tiles import geometry, place_tiles
 from marrowflow.study_slides import Extractor, Tiling
@@ -113,6 +117,7 @@ def explain(
     folds: pd.DataFrame,
     slides: pd.DataFrame,
     sees: Seer,
+    within: bool,
     out: Path,
 ) -> pd.DataFrame:
     """Draw the maps of slides and their controls into ``out/maps``, and return the table of ``cases.csv``.
@@ -130,9 +135,11 @@ def explain(
     folds
         Table of ``splits.partition``: it says which networks a slide was tested by.
     slides
-        One row a slide, by ``case_id``: ``path``, ``sha256``, ``pictures``, and its row of tissue.csv.
+        One row a slide, by ``case_id``: ``path``, ``bytes``, ``sha256``, ``pictures``, and its row of tissue.csv.
     sees
         What sees the overlapping tiles.
+    within
+        Draw only tiles within a slide's region, where it has one: for networks that answer from no others.
     out
         Folder of the outputs.
     """
@@ -162,7 +169,8 @@ def explain(
         own = {case["fold"]} if case["fold"] != ENSEMBLE else tested.get(case["image"])
         asked = [one for one in networks if own is None or one.fold in own]
         rows.append(
-            row | _explained(options, tiling, case, asked, slides.loc[case["image"]], sees, out, number)
+            row
+            | _explained(options, tiling, case, asked, slides.loc[case["image"]], sees, within, out, number)
         )
     table = pd.DataFrame(rows).reindex(columns=list(COLUMNS))
     return table.assign(mean_correlation=round(table["correlation"].astype(np.float64).mean(), 6))
@@ -175,25 +183,28 @@ def _explained(
     asked: Sequence[Trained],
     row: Any,
     sees: Seer,
+    within: bool,
     out: Path,
     number: int,
 ) -> dict[str, Any]:
     """Draw one slide's pictures, and return its columns."""
-    with Slide(row.path) as slide:
-        how = geometry(slide, row.mpp, tiling, OVERLAP)
-        mask = mask_of(Path(row.pictures), row)
-        assert mask is not None  # every slide has one
-        tiles = place_tiles(slide, how, mask, tiling.min_tissue)
-        entry = sees.see(Path(row.path), row.sha256, row.mpp, tiling, tiles, OVERLAP, f"map {number}")
-        seen = torch.from_numpy(np.array(read_bag(case["image"], entry).features)).to(sees.device).float()
-        looked = _Looked(tiles, seen, how.span, (slide.width, slide.height))
+    path, size = Path(row.path), int(row.bytes)
+    with opened_as_taken_in(path, size) as slide:
+        overlap, tiles = _overlapping(slide, row, tiling, within)
+        how = geometry(slide, row.mpp, tiling, overlap)
+        entry = sees.see(path, size, row.sha256, row.mpp, tiling, tiles, overlap, f"map {number}")
         place = list(options.classes).index(case["predicted"])
         trained = [one.network for one in asked]
-        values = looked.attention(trained, place, MINMAX)
+        with bag_within_memory(case["image"], len(tiles)):
+            seen = torch.from_numpy(np.array(read_bag(case["image"], entry).features)).to(sees.device).float()
+            looked = _Looked(tiles, seen, how.span, (slide.width, slide.height))
+            values = looked.attention(trained, place, MINMAX)
+            control = looked.attention(_untrained(asked[0], sees.device), place, MINMAX)
+            shares = looked.attention(trained, place, PERCENTILE)
         pictures = {
             "map": looked.drawn(values),
-            "control": looked.drawn(looked.attention(_untrained(asked[0], sees.device), place, MINMAX)),
-            "percentile": looked.drawn(looked.attention(trained, place, PERCENTILE)),
+            "control": looked.drawn(control),
+            "percentile": looked.drawn(shares),
         }
         top, bottom = extremes(values, tiles, how.span, SHOWN)
         strips = {
@@ -213,10 +224,26 @@ def _explained(
         "method": METHOD,
         "grid": f"{len(tiles)} tiles",
         "networks": len(asked),
-        "correlation": round(rank_correlation(pictures["map"], pictures["control"]), 6),
+        "correlation": round(rank_correlation(values, control), 6),
         "tiles": len(tiles),
         "reason": odd,
     }
+
+
+def _overlapping(slide: Slide, row: Any, tiling: Tiling, within: bool) -> tuple[float | None, pd.DataFrame]:
+    """Return a map's tiles and their overlap; the tiling's own (None) where that alone leaves a tile.
+
+    A small piece of tissue may fill a tile of one grid, and no tile of the other.
+    """
+    mask, region = mask_of(Path(row.pictures), row), mask_of(Path(row.pictures), row, "region")
+    assert mask is not None  # every slide has one
+    for overlap in (OVERLAP, None):
+        tiles = place_tiles(slide, geometry(slide, row.mpp, tiling, overlap), mask, tiling.min_tissue, region)
+        if within:
+            tiles = tiles[within_region(tiles)].reset_index(drop=True)
+        if len(tiles):
+            break
+    return overlap, tiles
 
 
 def _untrained(like: Trained, device: torch.device) -> list[BagNetwork]:
@@ -246,6 +273,7 @@ def main(argv: Sequence[str]) -> None:
     )
     add_bags(parser, "bags.parquet of these patients, <cohort>/<tiling>")
     add_state(parser)
+    parser.add_argument("--within", action="store_true", help="only tiles within a slide's region")
     parser.add_argument("--threads", type=int, default=1, help="regions of a slide read at a time")
     args = parser.parse_args(argv)
     options = read_options(Options, args.options)
@@ -270,7 +298,8 @@ def main(argv: Sequence[str]) -> None:
     ]
     folds = pd.read_parquet(args.folds, columns=["fold", "case_id", "partition"])
     slides = _slides(args.inventories, args.tissue, args.images)
-    cases = explain(options, options.tilings[tiling], shown, networks, folds, slides, sees, args.out)
+    chosen = options.tilings[tiling]
+    cases = explain(options, chosen, shown, networks, folds, slides, sees, args.within, args.out)
     write_table(args.out / "cases.csv", cases)
     log.info("%s: %d maps of %d slides shown", name, int(cases["map"].ne("").sum()), len(cases))
 
@@ -282,7 +311,7 @@ def _slides(inventories: Sequence[Path], tissue: Sequence[Path], images: Sequenc
         known = pd.read_parquet(inventory).set_index("case_id")
         table = pd.read_csv(surveyed).set_index("case_id")
         table["path"] = [str(folder / known["image"][case]) for case in table.index]
-        table["sha256"] = [known["sha256"][case] for case in table.index]
+        table[["bytes", "sha256"]] = known.loc[table.index, ["bytes", "sha256"]]
         table["pictures"] = str(surveyed.parent / "pictures")
         tables.append(table)
     return pd.concat(tables)

@@ -30,11 +30,11 @@ from marrowflow.learning.device import choose_device, device_name
 from marrowflow.learning.faults import within_memory
 from marrowflow.provenance import code_digest
 from marrowflow.slides.arguments import add_cohort, add_features, add_state
-from marrowflow.slides.bags import COLUMNS, read_entry, write_entry
+from marrowflow.slides.bags import COLUMNS, PLACES, as_bits, read_entry, within_region, write_entry
 from marrowflow.slides.reading import tile_batches
-from marrowflow.slides.slide import Slide, Unreadable
+from marrowflow.slides.slide import Slide
+from marrowflow.slides.slide_files import opened_as_taken_in, refuse_another
 from marrowflow.slides.tile_network import TileNetwork, tile_network
-from marrowflow.slides.tiles import COLUMNS as TILE_COLUMNS
 from marrowflow.slides.tiles import Geometry, geometry, rows_of
 from marrowflow.study_slides import Extractor, Tiling
 
@@ -86,6 +86,7 @@ class Seer:
     def see(
         self,
         path: Path,
+        size: int,
         sha256: str,
         mpp: float,
         tiling: Tiling,
@@ -97,12 +98,12 @@ class Seer:
 
         Parameters
         ----------
-        path, sha256, mpp
-            The slide, its checksum, and micrometres a pixel of its finest level.
+        path, size, sha256, mpp
+            The slide, its bytes and checksum at the intake, and micrometres a pixel of its finest level.
         tiling
             How tiles are read.
         tiles
-            `marrowflow.slides.tiles.COLUMNS`.
+            Columns ``x`` and ``y`` of one tile at least.
         overlap
             In place of the tiling's own, where tiles were placed so.
         title
@@ -111,7 +112,7 @@ class Seer:
         Raises
         ------
         UserError
-            A slide that is gone or damaged since the intake; too little memory.
+            A slide that is gone, damaged or another one since the intake; too little memory.
         """
         about = {
             **self._recipe,
@@ -127,14 +128,10 @@ class Seer:
         }
         entry = self._folder / fingerprint(about)[:16]
         if read_entry(entry) is None:
-            try:
-                with Slide(path) as slide:
-                    self._write(slide, geometry(slide, mpp, tiling, overlap), tiles, entry, about, title)
-            except (Unreadable, OSError) as error:
-                raise UserError(
-                    f"{path}: {error}; it was readable at its intake. Was it changed or its disk unmounted? Bring it back, or "
-                    "replace it and run again: its intake is then done anew"
-                ) from error
+            with opened_as_taken_in(path, size) as slide:
+                # What is kept is found again by the checksum of the intake: it must be that slide's.
+                refuse_another(path, sha256)
+                self._write(slide, geometry(slide, mpp, tiling, overlap), tiles, entry, about, title)
         if read_entry(entry) is None:
             raise UserError(f"{entry} cannot be read back after writing; check the disk")
         return entry
@@ -206,15 +203,16 @@ def extract(
     rows = []
     for number, slide in enumerate(placed.itertuples(index=False), 1):
         if slide.tiles == 0:
-            rows.append((slide.case_id, 0, slide.reason, "", "", ""))
+            rows.append((slide.case_id, 0, slide.reason, "", "", "", b""))
             continue
-        here = own[slide.case_id][list(TILE_COLUMNS)].reset_index(drop=True)
-        path, checksum = images / known["image"][slide.case_id], known["sha256"][slide.case_id]
+        here = own[slide.case_id].reset_index(drop=True)
+        name, size, checksum = known.loc[slide.case_id, ["image", "bytes", "sha256"]]
         title = f"slide {number} of {len(placed)}"
-        entry = sees.see(path, checksum, slide.mpp, options.tiling, here, None, title)
+        entry = sees.see(images / name, int(size), checksum, slide.mpp, options.tiling, here, None, title)
         about = read_entry(entry) or {}
         sums = about["features_sha256"], about["tiles_sha256"]
-        rows.append((slide.case_id, len(here), "", str(entry.relative_to(sees.features)), *sums))
+        inside = as_bits(within_region(here))
+        rows.append((slide.case_id, len(here), "", str(entry.relative_to(sees.features)), *sums, inside))
     shutil.rmtree(sees.state, ignore_errors=True)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"tiles": "int64"})
 
@@ -268,7 +266,7 @@ def _recipe(network: TileNetwork, device: torch.device) -> dict[str, Any]:
 
 def _digest(tiles: pd.DataFrame) -> str:
     """Return a checksum of where tiles lie."""
-    return hashlib.sha256(np.ascontiguousarray(tiles[["x", "y"]].to_numpy("<i4")).data).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(tiles[PLACES].to_numpy("<i4")).data).hexdigest()
 
 
 def main(argv: Sequence[str]) -> None:

@@ -20,7 +20,6 @@ sha256, bytes     of MIRAX slides those of all files together; of DICOM those of
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,12 +32,13 @@ from marrowflow.cli import progress, step_parser
 from marrowflow.cohorts.image_paths import image_problems
 from marrowflow.cohorts.intake import Options, make_inventory, summarise
 from marrowflow.cohorts.manifest import add_manifest
-from marrowflow.cohorts.taken import FIELDS, Taken, taken_of
+from marrowflow.cohorts.taken import FIELDS, Taken, fault_of_one_file, taken_of
 from marrowflow.config import read_options
 from marrowflow.errors import UserError, enumerate_problems
-from marrowflow.files import sha256_of, write_table
+from marrowflow.files import write_table
 from marrowflow.slides.scale import Unscaled, micrometres_a_pixel
 from marrowflow.slides.slide import Slide, Unreadable
+from marrowflow.slides.slide_files import checksum_of, size_of
 from marrowflow.slides.tissue import seen_from_afar
 
 SIDE = 2048
@@ -91,23 +91,11 @@ def take_slides(table: pd.DataFrame, folder: Path, threads: int, what: str) -> p
     return taken.assign(mpp=[mpp for _, mpp, _ in found])
 
 
-def files_of(path: Path) -> list[Path]:
-    """Return the files of a slide: of MIRAX those in the folder of its name too, of all others the one."""
-    if path.suffix.lower() == ".mrxs":
-        return [path, *sorted(file for file in path.with_suffix("").glob("*") if file.is_file())]
-    return [path]
-
-
 def _take_one(path: Path, stated: float, threads: int, eligible: bool) -> tuple[Taken, float, str]:
     """Return what was taken of a slide, its micrometres a pixel, and what is wrong with those."""
+    checksum, size = "", 0
     try:
-        files = files_of(path)
-        sums = [sha256_of(file) for file in files]
-        size = sum(file.stat().st_size for file in files)
-    except OSError as error:
-        return Taken(unreadable=f"cannot be opened ({error.strerror})"), math.nan, ""
-    checksum = sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
-    try:
+        checksum, size = checksum_of(path), size_of(path)
         with Slide(path) as slide:
             longest = max(slide.width, slide.height)
             seen = seen_from_afar(slide, max(1.0, longest / SIDE), threads)
@@ -119,6 +107,8 @@ def _take_one(path: Path, stated: float, threads: int, eligible: bool) -> tuple[
             return taken_of(slide, seen, checksum, size), mpp, fault
     except Unreadable as error:
         return Taken(sha256=checksum, bytes=size, unreadable=str(error)), math.nan, ""
+    except OSError as error:
+        return Taken(unreadable=fault_of_one_file(error, f"slide {path}")), math.nan, ""
 
 
 def main(argv: Sequence[str]) -> None:

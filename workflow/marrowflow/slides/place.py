@@ -23,7 +23,8 @@ from marrowflow.config import Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import folder_written_whole, write_table
 from marrowflow.slides.arguments import add_cohort
-from marrowflow.slides.slide import Slide, Unreadable
+from marrowflow.slides.bags import within_region
+from marrowflow.slides.slide_files import opened_as_taken_in
 from marrowflow.slides.survey import mask_of
 from marrowflow.slides.tiles import COLUMNS as TILE_COLUMNS
 from marrowflow.slides.tiles import Geometry, TooCoarse, geometry, place_tiles
@@ -79,11 +80,12 @@ def place(
         Of the overviews; replaced whole.
     """
     tiling = options.tiling
-    files = inventory.set_index("case_id")["image"]
+    files = inventory.set_index("case_id")[["image", "bytes"]]
     rows, tables = [], []
     with folder_written_whole(folder) as beside:
         for row in progress(list(surveyed.itertuples(index=False)), "slides", len(surveyed), "slides"):
-            placed, tiles = _placed(tiling, row, images / files[row.case_id], pictures, within)
+            name, size = files.loc[row.case_id]
+            placed, tiles = _placed(tiling, row, images / name, int(size), pictures, within)
             _draw(row, pictures, tiles, placed, beside / f"{row.number}.png")
             rows.append(placed)
             tables.append(tiles.assign(case_id=row.case_id))
@@ -92,7 +94,7 @@ def place(
 
 
 def _placed(
-    tiling: Tiling, row: Any, path: Path, pictures: Path, within: bool
+    tiling: Tiling, row: Any, path: Path, size: int, pictures: Path, within: bool
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     none = pd.DataFrame({name: [] for name in TILE_COLUMNS}).astype(TILE_COLUMNS)
     told: dict[str, Any] = {
@@ -102,7 +104,7 @@ def _placed(
         "resolution": tiling.resolution,
     }
     try:
-        with Slide(path) as slide:
+        with opened_as_taken_in(path, size) as slide:
             how = geometry(slide, row.mpp, tiling)
             mask, region = mask_of(pictures, row), mask_of(pictures, row, "region")
             assert mask is not None  # every slide has one
@@ -110,12 +112,7 @@ def _placed(
             fits = min(slide.width, slide.height) >= how.span - 0.5
     except TooCoarse as error:
         return told | {"tiles": 0, "in_region": 0, "reason": str(error)}, none
-    except (Unreadable, OSError) as error:
-        raise UserError(
-            f"{path}: {error}; it was readable at its intake. Was it changed, or its disk unmounted? Bring it back, or replace it "
-            "and run again: its intake is then done anew"
-        ) from error
-    inside = tiles["region"].isna() | (tiles["region"] >= 0.5)
+    inside = within_region(tiles)
     reason = NOT_IN_REGION if len(tiles) else NO_TISSUE if fits else TOO_SMALL
     if within:
         tiles = tiles[inside].reset_index(drop=True)

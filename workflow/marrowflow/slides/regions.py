@@ -6,6 +6,9 @@ file              what it says
 PNG, TIFF, …      a mask over the whole slide at any size: what is not black is inside
 .geojson, .json   polygons in pixels of the finest level, as QuPath exports annotations; holes are left out
 ================  ==========================================================================================
+
+Some scanners (MIRAX, Leica) say where on the glass they scanned, and QuPath counts from there: polygons are moved by the upper
+left corner of those bounds.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ def read_region(path: Path, slide: Slide, shape: tuple[int, int], downsample: fl
         A file that cannot be read, that is of another slide's shape, or that draws nothing.
     """
     if path.suffix.lower() in (".json", ".geojson"):
-        mask = _polygons(path, shape, downsample)
+        mask = _polygons(path, slide.scanned_from, shape, downsample)
     else:
         mask = _picture(path, slide)
     if not mask.inside.any():
@@ -68,7 +71,7 @@ def _picture(path: Path, slide: Slide) -> Mask:
     return Mask(inside, (across + down) / 2)
 
 
-def _polygons(path: Path, shape: tuple[int, int], downsample: float) -> Mask:
+def _polygons(path: Path, origin: tuple[int, int], shape: tuple[int, int], downsample: float) -> Mask:
     try:
         drawn = list(_rings(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -79,7 +82,7 @@ def _polygons(path: Path, shape: tuple[int, int], downsample: float) -> Mask:
     for rings in drawn:
         own = np.zeros(shape, np.uint8)
         # Of one polygon the first ring is the outline and the others are holes: an even number of rings is outside.
-        cv2.fillPoly(own, [np.round(ring / downsample).astype(np.int32) for ring in rings], 1)
+        cv2.fillPoly(own, [np.round((ring + origin) / downsample).astype(np.int32) for ring in rings], 1)
         canvas |= own
     return Mask(canvas > 0, downsample)
 

@@ -63,7 +63,7 @@ class BagSamples:
         self.targets = torch.from_numpy(np.array(targets, np.int64)).to(device)
         self._bags, self._case_ids, self._device = bags, list(case_ids), device
         # Which tiles of each bag; None takes them all.
-        self._inside = [bags.of(case).within_region() if within else None for case in self._case_ids]
+        self._inside = [bags.within_region(case) if within else None for case in self._case_ids]
         tiles = bags.counts(self._case_ids) if not within else [len(i) for i in self._inside if i is not None]
         size = 4 * int(np.sum(tiles)) * bags.features
         room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else RESIDENT_HOST
@@ -141,7 +141,23 @@ class BagTrainee(nn.Module):
         return torch.cat([answer.logits, own.to(answer.logits)])
 
 
-class ClusteringCriterion(Criterion):
+class BagCriterion(Criterion):
+    """The loss of bags. Its mean is over their number, with class weights whose mean over the training bags is 1.
+
+    Images' losses are divided by the weights of their batch. Of a step that holds a single bag its weight would cancel, and no
+    class would weigh more than another.
+    """
+
+    def __init__(self, outcomes: Outcomes, targets: torch.Tensor, training: Training) -> None:
+        super().__init__(outcomes, targets, training)
+        self._weights = self._weights / self._weights[targets].mean()
+
+    def totals(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return the number of bags, [1]."""
+        return torch.full_like(self._weights[:1], len(targets))
+
+
+class ClusteringCriterion(BagCriterion):
     """The weighted sum of a bag's own loss and of its instance clustering.
 
     Parameters
@@ -168,9 +184,8 @@ class ClusteringCriterion(Criterion):
         return torch.cat([super().sums(logits[:, :-1], targets), logits[:, -1:].sum(dim=0)])
 
     def totals(self, targets: torch.Tensor) -> torch.Tensor:
-        """Return what each sum is divided by, [2]: the bags' weights, and their number."""
-        own = super().totals(targets)
-        return torch.cat([own, torch.full_like(own, len(targets))])
+        """Return what each sum is divided by, [2]: the number of bags."""
+        return super().totals(targets).repeat(2)
 
     def right(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Return how many diagnoses are right."""

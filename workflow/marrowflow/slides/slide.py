@@ -149,6 +149,8 @@ class Slide:
         across, down = (scan.properties.get(f"openslide.mpp-{axis}") for axis in "xy")
         self.mpp = (_number(across), _number(down)) if _number(across) and _number(down) else None
         self.objective = _number(scan.properties.get("openslide.objective-power")) or None
+        left, top = (int(_number(scan.properties.get(f"openslide.bounds-{axis}"))) for axis in "xy")
+        self.scanned_from = left, top
 
     def _open_picture(self) -> None:
         if self.path.stat().st_size > MAX_PICTURE:
@@ -160,6 +162,7 @@ class Slide:
         self.levels = [Level(found.width, found.height, 1.0)]
         # A picture's own resolution is that of a printer, seldom of a microscope.
         self.mpp = self.objective = None
+        self.scanned_from = 0, 0
 
 
 def read_shrunk(

@@ -27,7 +27,8 @@ from marrowflow.errors import UserError
 from marrowflow.files import folder_written_whole, write_table
 from marrowflow.slides.arguments import add_cohort
 from marrowflow.slides.regions import read_region
-from marrowflow.slides.slide import Slide, Unreadable
+from marrowflow.slides.slide import Slide
+from marrowflow.slides.slide_files import opened_as_taken_in
 from marrowflow.slides.tissue import Mask, find_tissue, seen_from_afar
 from marrowflow.study_slides import Tissue
 
@@ -51,6 +52,7 @@ class _Job(NamedTuple):
     number: int
     case_id: str
     path: Path
+    size: int
     mpp: float
     region: Path | None
 
@@ -83,9 +85,9 @@ def survey(
     included = inventory[inventory["status"] == INCLUDED]
     named = included["region"] if regions and "region" in included else pd.Series("", index=included.index)
     jobs = [
-        _Job(i, case, images / image, mpp, images / region.strip() if region.strip() else None)
-        for i, (case, image, mpp, region) in enumerate(
-            zip(included["case_id"], included["image"], included["mpp"], named, strict=True)
+        _Job(i, case, images / image, int(size), mpp, images / region.strip() if region.strip() else None)
+        for i, (case, image, size, mpp, region) in enumerate(
+            zip(*(included[name] for name in ("case_id", "image", "bytes", "mpp")), named, strict=True)
         )
     ]
     few = max(1, threads // max(1, len(jobs)))
@@ -118,21 +120,15 @@ def mask_of(folder: Path, row: Any, what: str = "mask") -> Mask | None:
 
 
 def _look(tissue: Tissue, job: _Job, threads: int, folder: Path) -> tuple[Any, ...]:
-    try:
-        with Slide(job.path) as slide:
-            # A micrograph that is smaller than the mask would be is looked at as it is.
-            downsample = min(tissue.downsample, max(1.0, min(slide.width, slide.height) / 16))
-            seen = seen_from_afar(slide, downsample, threads)
-            mask = find_tissue(seen, downsample, job.mpp, tissue)
-            region = None
-            if job.region is not None:
-                region = read_region(job.region, slide, mask.inside.shape, downsample)
-            small = _small(slide, seen, threads)
-    except (Unreadable, OSError) as error:
-        raise UserError(
-            f"{job.path}: {error}; it was readable at its intake. Was it changed, or its disk unmounted? Bring it back, or "
-            "replace it and run again: its intake is then done anew"
-        ) from error
+    with opened_as_taken_in(job.path, job.size) as slide:
+        # A micrograph that is smaller than the mask would be is looked at as it is.
+        downsample = min(tissue.downsample, max(1.0, min(slide.width, slide.height) / 16))
+        seen = seen_from_afar(slide, downsample, threads)
+        mask = find_tissue(seen, downsample, job.mpp, tissue)
+        region = None
+        if job.region is not None:
+            region = read_region(job.region, slide, mask.inside.shape, downsample)
+        small = _small(slide, seen, threads)
     _write(folder / f"{job.number}.png", cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
     _write(folder / f"{job.number}_mask.png", mask.inside.astype(np.uint8) * 255)
     if not mask.inside.any():

@@ -126,7 +126,10 @@ def share_inside(mask: Mask, left: np.ndarray, top: np.ndarray, span: float) -> 
     span
         Side of the squares there. What lies beyond the mask is outside.
     """
-    sums = np.pad(mask.inside.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    # Whole numbers, of which 32 bits hold more than a mask has pixels: half of what float64 takes, on the largest slides a gigabyte.
+    sums = np.zeros([side + 1 for side in mask.inside.shape], np.int32)
+    np.cumsum(mask.inside, axis=0, out=sums[1:, 1:])
+    np.cumsum(sums[1:, 1:], axis=1, out=sums[1:, 1:])
     x0, y0 = np.asarray(left) / mask.downsample, np.asarray(top) / mask.downsample
     side = span / mask.downsample
     x1, y1 = x0 + side, y0 + side

@@ -33,7 +33,7 @@ from marrowflow.provenance import code_digest
 from marrowflow.slides.aggregators import BagNetwork
 from marrowflow.slides.arguments import add_bags, add_state
 from marrowflow.slides.bags import Bags
-from marrowflow.slides.samples import BagSamples, BagTrainee, ClusteringCriterion
+from marrowflow.slides.samples import BagCriterion, BagSamples, BagTrainee, ClusteringCriterion
 from marrowflow.splits.samples import TRAIN, VALIDATION
 from marrowflow.study_slides import Aggregation
 
@@ -91,7 +91,7 @@ def train_fold(
     device = choose_device(options.training.threads)
     bags = Bags(tables, features)
     rows = fold_rows(pd.read_parquet(folds), fold, options.classes)
-    rows = _with_tiles(rows, bags)
+    rows = _with_tiles(rows, bags, options)
     outcomes = Outcomes(options.classes)
     train = _samples(rows, TRAIN, bags, options, device)
     validation = _samples(rows, VALIDATION, bags, options, device)
@@ -122,7 +122,7 @@ def train_fold(
     criterion = (
         ClusteringCriterion(outcomes, train.targets, options.training, options.aggregation.bag_weight)
         if most
-        else None
+        else BagCriterion(outcomes, train.targets, options.training)
     )
     trainee = BagTrainee(network, most)
     fitted = fit(
@@ -148,7 +148,7 @@ def train_fold(
     write_json(out / "cost.json", cost_of([fitted], device))
     card = _card(options, network, bags, fitted, fold, protocol) | {
         "data": counts(rows, options.classes),
-        "tiles": _tiles(rows, bags),
+        "tiles": _tiles(rows, bags, options.within),
         "samples_an_epoch": len(train),
         "options": options.model_dump(mode="json"),
         "code": code_digest("slides.train"),
@@ -160,16 +160,30 @@ def train_fold(
     checkpoint.discard()
 
 
-def _with_tiles(rows: pd.DataFrame, bags: Bags) -> pd.DataFrame:
-    """Return a fold's slides that have tiles; tell of the others."""
+def _with_tiles(rows: pd.DataFrame, bags: Bags, options: Options) -> pd.DataFrame:
+    """Return a fold's slides that have tiles; tell of the others, and of classes that are left without a training slide."""
     tiles = bags.counts(rows["case_id"].tolist())
     for case in rows.loc[tiles == 0, "case_id"]:
         log.warning("%s has no tile (%s): it is neither trained nor validated on", case, bags.reason(case))
-    for case in rows.loc[tiles == 1, "case_id"]:
+    for case in rows.loc[_used(rows, bags, options.within) == 1, "case_id"]:
         log.warning(
             "%s has one tile: its attention is 1 whatever it shows, and it has no instance loss", case
         )
-    return rows[tiles > 0].reset_index(drop=True)
+    kept = rows[tiles > 0].reset_index(drop=True)
+    before, after = (set(part.loc[part["partition"] == TRAIN, "label"]) for part in (rows, kept))
+    for name in sorted(before - after):
+        log.warning("none of the training slides of class %s has a tile: it cannot be learnt", name)
+    return kept
+
+
+def _used(rows: pd.DataFrame, bags: Bags, within: bool) -> np.ndarray:
+    """Return how many tiles of each slide are used, int64: those of its region where it is trained or validated on within that."""
+    tiles = bags.counts(rows["case_id"].tolist()).copy()
+    if within:
+        for place, (case, partition) in enumerate(zip(rows["case_id"], rows["partition"], strict=True)):
+            if partition in (TRAIN, VALIDATION):
+                tiles[place] = len(bags.within_region(case))
+    return tiles
 
 
 def _samples(
@@ -181,7 +195,7 @@ def _samples(
         return None
     cases = part["case_id"].tolist()
     if options.within:
-        empty = [case for case in cases if not len(bags.of(case).within_region())]
+        empty = [case for case in cases if not len(bags.within_region(case))]
         if empty:
             raise UserError(
                 enumerate_problems(
@@ -219,11 +233,11 @@ def _card(
     }
 
 
-def _tiles(rows: pd.DataFrame, bags: Bags) -> dict[str, dict[str, int]]:
-    """Return how many tiles the slides of each side have: fewest, median, most, all."""
+def _tiles(rows: pd.DataFrame, bags: Bags, within: bool) -> dict[str, dict[str, int]]:
+    """Return how many tiles are used of the slides of each side: fewest, median, most, all."""
     told = {}
     for partition, part in rows.groupby("partition"):
-        tiles = bags.counts(part["case_id"].tolist())
+        tiles = _used(part, bags, within)
         told[str(partition)] = {
             "fewest": int(tiles.min()),
             "median": int(np.median(tiles)),

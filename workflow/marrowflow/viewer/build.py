@@ -29,10 +29,11 @@ from PIL import Image
 
 from marrowflow.cli import existing_file, progress, step_parser
 from marrowflow.config import Section, read_options
-from marrowflow.errors import UserError
 from marrowflow.files import folder_written_whole
 from marrowflow.slides.arguments import add_cohorts
-from marrowflow.slides.slide import Slide, Unreadable, read_shrunk
+from marrowflow.slides.slide import Slide
+from marrowflow.slides.slide_files import opened_as_taken_in
+from marrowflow.slides.tissue import seen_from_afar
 
 HERE = Path(__file__).parent
 PIXELS = 36e6
@@ -56,7 +57,7 @@ class Options(Section):
 
 
 def build(
-    notice: str, cases: pd.DataFrame, maps: Path, slides: Mapping[str, tuple[Path, float]], out: Path
+    notice: str, cases: pd.DataFrame, maps: Path, slides: Mapping[str, tuple[Path, int, float]], out: Path
 ) -> list[int]:
     """Write the pages into a folder, and return the numbers of the slides on them.
 
@@ -69,14 +70,14 @@ def build(
     maps
         Its folder.
     slides
-        File and micrometres a pixel of each slide, by its ``image``.
+        File, its bytes at the intake, and micrometres a pixel of each slide, by its ``image``.
     out
         Folder of the pages; replaced whole.
 
     Raises
     ------
     UserError
-        A slide that cannot be read.
+        A slide that cannot be read, or is not the one of the intake.
     """
     # A slide may be shown twice, as an error and as one of the closest answers.
     drawn = cases[cases["map"] != ""].drop_duplicates("image")
@@ -115,18 +116,13 @@ def _code(name: str) -> Markup:
     return Markup((HERE / name).read_text(encoding="utf-8"))
 
 
-def _slide(row: Mapping[Any, Any], maps: Path, file: Path, mpp: float) -> tuple[str, str]:
+def _slide(row: Mapping[Any, Any], maps: Path, file: Path, at_intake: int, mpp: float) -> tuple[str, str]:
     """Return a slide's tiles and maps as a statement of JavaScript, and at what size they show it."""
-    try:
-        with Slide(file) as slide:
-            size, shrink = slide.width, max(1.0, math.sqrt(slide.width * slide.height / PIXELS))
-            whole = round(slide.width / shrink), round(slide.height / shrink)
-            levels = math.ceil(math.log2(max(whole))) + 1
-            tiles = dict(_pyramid(slide, whole, levels))
-    except (Unreadable, OSError) as error:
-        raise UserError(
-            f"{file}: {error}; it was readable at its intake. Bring it back, and run again"
-        ) from error
+    with opened_as_taken_in(file, at_intake) as slide:
+        size, shrink = slide.width, max(1.0, math.sqrt(slide.width * slide.height / PIXELS))
+        whole = round(slide.width / shrink), round(slide.height / shrink)
+        levels = math.ceil(math.log2(max(whole))) + 1
+        tiles = dict(_pyramid(slide, whole, levels))
     content = {
         "width": whole[0],
         "height": whole[1],
@@ -142,16 +138,20 @@ def _slide(row: Mapping[Any, Any], maps: Path, file: Path, mpp: float) -> tuple[
 
 
 def _pyramid(slide: Slide, whole: tuple[int, int], levels: int) -> Iterator[tuple[str, str]]:
-    """Yield name and JPEG of each tile, level by level; level 0 is one pixel (Deep Zoom)."""
-    for level in range(levels):
+    """Yield name and JPEG of each tile, level by level; level 0 is one pixel (Deep Zoom).
+
+    The slide is read once, in blocks, and each level is averaged from the finer one: cut from a slide without levels of its
+    own, a coarse tile would ask for all of its pixels.
+    """
+    seen = seen_from_afar(slide, slide.width / whole[0])
+    for level in reversed(range(levels)):
         half = 2 ** (levels - 1 - level)
         width, height = math.ceil(whole[0] / half), math.ceil(whole[1] / half)
-        scale = slide.width / width, slide.height / height
+        if seen.shape[1::-1] != (width, height):
+            seen = cv2.resize(seen, (width, height), interpolation=cv2.INTER_AREA)
         for x in range(math.ceil(width / TILE)):
             for y in range(math.ceil(height / TILE)):
-                side = min(TILE, width - x * TILE), min(TILE, height - y * TILE)
-                span = side[0] * scale[0], side[1] * scale[1]
-                tile = read_shrunk(slide, x * TILE * scale[0], y * TILE * scale[1], span, side)
+                tile = seen[y * TILE : (y + 1) * TILE, x * TILE : (x + 1) * TILE]
                 yield f"{level}_{x}_{y}", _text(".jpg", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR))
 
 
@@ -182,11 +182,12 @@ def main(argv: Sequence[str]) -> None:
     add_cohorts(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the pages")
     args = parser.parse_args(argv)
-    slides: dict[str, tuple[Path, float]] = {}
+    slides: dict[str, tuple[Path, int, float]] = {}
     for inventory, folder in zip(args.inventories, args.images, strict=True):
-        table = pd.read_parquet(inventory, columns=["case_id", "image", "mpp"])
+        table = pd.read_parquet(inventory, columns=["case_id", "image", "bytes", "mpp"])
         slides |= {
-            row.case_id: (folder / str(row.image), float(row.mpp)) for row in table.itertuples(index=False)
+            row.case_id: (folder / str(row.image), int(row.bytes), float(row.mpp))
+            for row in table.itertuples(index=False)
         }
     cases = pd.read_csv(args.cases, keep_default_na=False)
     notice = str(read_options(Options, args.options).study.get("notice", ""))
