@@ -1,0 +1,1 @@
+"""Cells on smears: where they lie and of what type they are."""
