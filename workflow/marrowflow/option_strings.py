@@ -105,6 +105,7 @@ def _slides_of(study: Study) -> dict[str, Any]:
         "tissue": whole["tissue"],
         "tilings": whole["tilings"],
         "extractor": {key: value for key, value in whole["extractor"].items() if key not in _OF_NO_WEIGHT},
+        "map_overlap": whole["map_overlap"],
         # With regions always, tiles lie within anyhow.
         "within": study.slides.regions == "training",
     }

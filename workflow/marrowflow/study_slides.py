@@ -74,6 +74,8 @@ class Slides(Section):
     regions: Literal["training", "always", "never"] = "training"
     """Where the manifest's column `region` names a mask of a slide: training: it is trained on within, and answered for whole (wang2022); always: within; never: masks are not read."""
     extractor: Extractor = Extractor()
+    map_overlap: Share = 0.5
+    """Share of its side by which a tile overlaps the next one on the maps of attention (wang2022: half); 0 where each tile is a cell."""
 
 
 Kind = Literal["wang2022", "clam_mb", "clam_sb", "gated", "max", "mean"]

@@ -337,7 +337,16 @@ rule explain_slides:
         runtime=growing(240),
     params:
         code=code("slides.explain"),
-        options=options("classes", "endpoints", "errors_shown", "extractor", "members", "tilings", "units"),
+        options=options(
+            "classes",
+            "endpoints",
+            "errors_shown",
+            "extractor",
+            "map_overlap",
+            "members",
+            "tilings",
+            "units",
+        ),
         images=folders_of,
         within="--within" if STUDY.slides.regions == "always" else "",
         state=f"results/{STUDY.study.key}/state/explain_slides/{{protocol}}/{{cohort}}",

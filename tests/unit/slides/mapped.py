@@ -50,6 +50,7 @@ def map_of(
         errors_shown=4,
         tilings={"one": tiling},
         extractor=extractor,
+        map_overlap=0.5,
     )
     folds = pd.DataFrame({"fold": [0], "case_id": [case], "partition": ["test"]})
     trained = Trained(network, 0, Outcomes(CLASSES), {})

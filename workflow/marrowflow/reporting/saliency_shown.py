@@ -151,7 +151,7 @@ def _how_made(drawn: pd.DataFrame) -> str:
     if methods == ATTENTION:
         few, many = drawn["tiles"].min(), drawn["tiles"].max()
         return (
-            "Attention of the answered class’s branch over tiles that overlap by half their side "
+            f"Attention of the answered class’s branch over tiles {_laid(drawn['overlap'])} "
             f"({few if few == many else f'{few} to {many}'} a slide): from uncoloured (least of this slide) over green to yellow "
             "(most). A place’s value is the mean over the tiles that cover it, once between the slide’s smallest and largest "
             "(as published), once as the share of its tiles that had less. "
@@ -163,6 +163,15 @@ def _how_made(drawn: pd.DataFrame) -> str:
         f"on a grid of {grids.replace(' x ', ' × ')} places, enlarged. Each map is {whose}."
         + (" It is of the image as it is shown, not of its augmented sample." if samples else "")
     )
+
+
+def _laid(overlaps: pd.Series) -> str:
+    """Say how the maps' tiles lie, from the shares of a side by which they overlap."""
+    shares = sorted(set(overlaps))
+    if shares == [0]:
+        return "that lie side by side"
+    named = " or ".join("half" if share == 0.5 else tables.number(share) for share in shares)
+    return f"that overlap by {named} of their side"
 
 
 def _how_alike(drawn: pd.DataFrame) -> str:

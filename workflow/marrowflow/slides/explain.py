@@ -1,8 +1,7 @@
 """Show what the aggregator looked at in the slides that the reports print, beside networks of random weights (a step).
 
 The cases and the columns of ``cases.csv`` are those of ``learning.explain``, so that reports print a slide as they print an
-image; the maps are attention and no gradient. Tiles are laid anew with half of their side overlapping (wang2022), seen by the
-same network, and asked of every aggregator that answered for the slide: the map is the mean of their attention, each on a
+image; the maps are attention and no gradient. Tiles are laid anew so that they overlap (wang2022: by half), seen by the same network, and asked of every aggregator that answered for the slide: the map is the mean of their attention, each on a
 scale from 0 to 1, in the branch of the class that was answered. A class's own branch may attend to what speaks against
 it: attention says where a network looked, not what it made of that.
 
@@ -13,7 +12,8 @@ Beside ``map`` and ``control`` (by min and max, as published) stand for each sli
 =============== =======================================================================
 percentile      the same attention as the share of tiles that had less
 top, bottom     the tiles that were looked at most and least, most (or least) first
-tiles           how many tiles overlap on the map
+tiles           how many tiles lie on the map
+overlap         the share of its side by which each overlaps the next
 =============== =======================================================================
 
 ``correlation`` is the rank correlation of the map with its control over the tiles; over the pictures it would be that of
@@ -61,15 +61,13 @@ from marrowflow.study_slides import Extractor, Tiling
 
 log = logging.getLogger(__name__)
 
-OVERLAP = 0.5
-"""Share of its side by which a tile of a map overlaps the next (wang2022)."""
 SHOWN = 5
 """Tiles of either kind."""
 _TILE = 96
 METHOD = "attention"
 COLUMNS = (
     "case_id", "image", "kind", "truth", "predicted", "confidence", "explained_class", "method", "grid", "networks",
-    "correlation", "mean_correlation", "map", "control", "percentile", "top", "bottom", "tiles", "reason",
+    "correlation", "mean_correlation", "map", "control", "percentile", "top", "bottom", "tiles", "overlap", "reason",
 )  # fmt: skip
 
 
@@ -78,6 +76,8 @@ class Options(ExplainedOptions):
 
     tilings: dict[Identifier, Tiling]
     extractor: Extractor
+    map_overlap: float
+    """Share of its side by which a tile of a map overlaps the next."""
 
 
 class _Looked:
@@ -158,7 +158,14 @@ def explain(
             "top": "",
             "bottom": "",
         }
-        row |= {"method": "", "grid": "", "networks": 0, "correlation": float("nan"), "tiles": 0}
+        row |= {
+            "method": "",
+            "grid": "",
+            "networks": 0,
+            "correlation": float("nan"),
+            "tiles": 0,
+            "overlap": float("nan"),
+        }
         if not case["predicted"]:
             reason = f"no answer to explain{': ' if case['reason'] else ''}{case['reason']}"
             rows.append({**row, "reason": reason})
@@ -190,7 +197,7 @@ def _explained(
     """Draw one slide's pictures, and return its columns."""
     path, size = Path(row.path), int(row.bytes)
     with opened_as_taken_in(path, size) as slide:
-        overlap, tiles = _overlapping(slide, row, tiling, within)
+        overlap, tiles = _overlapping(slide, row, tiling, options.map_overlap, within)
         how = geometry(slide, row.mpp, tiling, overlap)
         entry = sees.see(path, size, row.sha256, row.mpp, tiling, tiles, overlap, f"map {number}")
         place = list(options.classes).index(case["predicted"])
@@ -226,18 +233,21 @@ def _explained(
         "networks": len(asked),
         "correlation": round(rank_correlation(values, control), 6),
         "tiles": len(tiles),
+        "overlap": overlap,
         "reason": odd,
     }
 
 
-def _overlapping(slide: Slide, row: Any, tiling: Tiling, within: bool) -> tuple[float | None, pd.DataFrame]:
-    """Return a map's tiles and their overlap; the tiling's own (None) where that alone leaves a tile.
+def _overlapping(
+    slide: Slide, row: Any, tiling: Tiling, wanted: float, within: bool
+) -> tuple[float, pd.DataFrame]:
+    """Return a map's tiles and their overlap; the tiling's own where that alone leaves a tile.
 
     A small piece of tissue may fill a tile of one grid, and no tile of the other.
     """
     mask, region = mask_of(Path(row.pictures), row), mask_of(Path(row.pictures), row, "region")
     assert mask is not None  # every slide has one
-    for overlap in (OVERLAP, None):
+    for overlap in (wanted, tiling.overlap):
         tiles = place_tiles(slide, geometry(slide, row.mpp, tiling, overlap), mask, tiling.min_tissue, region)
         if within:
             tiles = tiles[within_region(tiles)].reset_index(drop=True)
