@@ -8,7 +8,7 @@ import pytest
 from project import ROOT
 
 from marrowflow.cells.annotation_files import FORMATS, read_annotations
-from marrowflow.cells.annotations import EDGES, check
+from marrowflow.cells.annotations import EDGES, Names, check
 from marrowflow.errors import UserError
 
 BCCD = ROOT.parent / "shared/data/bccd"
@@ -90,14 +90,14 @@ def inventory(images=("images/smear.jpg", "images/smear2.jpg", "images/smear3.jp
     rows = [
         {"case_id": f"h/{image}", "image": image, "width": SIZE[0], "height": SIZE[1]} for image in images
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(status="included", reason="")
 
 
-def checked(path, kind, types=TYPES, type_map=None, **options):
+def checked(path, kind, types=TYPES, type_map=None, cases=None, **options):
     boxes, images = read_annotations(
         path, kind, lambda stem: SIZE if stem.startswith("smear") else None, **options
     )
-    return check(boxes, images, inventory(), types, type_map or {}, "A", 3)
+    return check(boxes, images, inventory() if cases is None else cases, types, type_map or {}, "A", 3)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -123,9 +123,9 @@ def test_faults_are_told_all_at_once_with_their_place(tmp_path):
     )
     found = checked(tmp_path / "b.csv", "csv")
     assert found.problems == [
+        "'other.jpg' is no image of the manifest; correct its name, or delete its annotations",
         "b.csv, row 6: left 600, top 10, right 700, bottom 30 lies outside of its image of 640 x 480 px; draw it anew, or see "
         "whether the annotations are of a resized image",
-        "b.csv, row 3 (and 1 more): 'other.jpg' is no image of the manifest; correct its name, or delete its annotations",
         "b.csv, row 5: 'blasst' is none of the study's types (blast, lymphocyte); correct it, or map it in the table that "
         "type_map: names",
     ]
@@ -163,7 +163,7 @@ def test_slips_of_the_hand_are_left_out_and_listed(tmp_path):
         ("voc", "a.xml", "<annotation><filename>smear.jpg</filename><object>", "no XML"),
         ("voc", "a.xml", "<annotation><object/></annotation>", "filename is missing"),
         ("voc", "a.xml", voc("smear.jpg", [("blast", 1, 1, 9, 9)]).replace("bndbox", "box"), "object 1 has no bndbox"),
-        ("coco", "a.json", '{"images": []}', "not as coco files are .KeyError: 'categories'"),
+        ("coco", "a.json", '{"images": []}', "it has no annotations, categories"),
         ("yolo", "smear.txt", "7 .5 .5 .1 .1", "line 1: '7 .5 .5 .1 .1' is no class number"),
         ("yolo", "nobody.txt", "0 .5 .5 .1 .1", "no image of this name is in the manifest"),
         ("labelme", "a.json", '{"imagePath": "smear.jpg", "shapes": [{"label": "a", "shape_type": "point", "points": []}]}', "is a point"),
@@ -190,12 +190,101 @@ def test_a_folder_without_such_files_is_told(tmp_path):
         checked(tmp_path, "yolo")
 
 
+@pytest.mark.parametrize(
+    ("named", "manifest", "found"),
+    [
+        ("1.jpg", ["P1/1.jpg"], ["P1/1.jpg"]),
+        ("images/1.jpg", ["1.jpg"], ["1.jpg"]),
+        ("P1/1.jpg", ["P1/1.jpg", "P2/1.jpg"], ["P1/1.jpg"]),
+        # Another patient's folder is never taken for this one's.
+        ("P2/1.jpg", ["P1/1.jpg"], []),
+        ("1.jpg", ["P1/1.jpg", "P2/1.jpg"], ["P1/1.jpg", "P2/1.jpg"]),
+        # A stem with a dot is no file of a kind called .2.
+        ("P1.2", ["P1.jpg", "P1.2.jpg"], ["P1.2.jpg"]),
+        ("P1.2", ["P1.jpg"], []),
+        ("P1", ["P1.jpg", "P1.2.jpg"], ["P1.jpg"]),
+        # Paths of the annotator's own machine.
+        ("/home/anna/export/1.jpg", ["images/1.jpg"], ["images/1.jpg"]),
+        ("C:\\anna\\P2\\1.jpg", ["P1/1.jpg", "P2/1.jpg"], ["P2/1.jpg"]),
+        ("../images/P1/1.jpg", ["P1/1.jpg", "P2/1.jpg"], ["P1/1.jpg"]),
+        ("/home/anna/1.jpg", ["P1/1.jpg", "P2/1.jpg"], ["P1/1.jpg", "P2/1.jpg"]),
+    ],
+)
+def test_images_go_by_the_names_that_annotators_programs_give_them(named, manifest, found):
+    assert Names(inventory(manifest)).cases(named) == [f"h/{image}" for image in found]
+
+
+def test_a_name_of_several_images_and_boxes_of_another_size_are_told(tmp_path):
+    (tmp_path / "a.json").write_text(
+        json.dumps({"imagePath": "1.jpg", "imageWidth": 640, "imageHeight": 480, "shapes": []})
+    )
+    (tmp_path / "b.json").write_text(
+        json.dumps({"imagePath": "2.jpg", "imageWidth": 320, "imageHeight": 240, "shapes": []})
+    )
+    (tmp_path / "c.json").write_text(json.dumps({"imagePath": "3.jpg", "shapes": []}))
+    found = checked(tmp_path, "labelme", cases=inventory(["P/1.jpg", "Q/1.jpg", "2.jpg"]))
+    assert found.problems == [
+        "'1.jpg' may be any of 2 images of the manifest (h/P/1.jpg, h/Q/1.jpg); name its folder too",
+        "'2.jpg': the annotations are of an image of 320 x 240 px, this one has 640 x 480: it was resized or turned; export the "
+        "annotations of the image that is in the manifest",
+        # An image without a cell that nobody knows would make the other annotator's cells stand unopposed.
+        "'3.jpg' is no image of the manifest; correct its name, or delete its annotations",
+    ]
+
+
+def test_boxes_of_excluded_images_are_left_out_with_their_reason(tmp_path):
+    cases = inventory()
+    cases.loc[0, ["status", "reason", "width", "height"]] = ["excluded", "unreadable: truncated", 0, 0]
+    found = checked(write(tmp_path / "a", "csv"), "csv", cases=cases)
+    assert found.problems == []
+    assert found.boxes.empty
+    assert found.images == []
+    assert found.left_out["reason"].tolist() == ["image excluded: unreadable: truncated"] * 2
+
+
+def test_what_other_programs_write_beside_is_read_or_refused(tmp_path):
+    """Marks of encoding, QuPath's old and derived classes, crowds, numbers that are none."""
+    marked = tmp_path / "marked"
+    marked.mkdir()
+    (marked / "classes.txt").write_text("\ufeffblast\r\nlymphocyte\r\n")
+    (marked / "smear.txt").write_text("\ufeff0 0.5 0.5 0.1 0.1\r\n")
+    assert checked(marked, "yolo").boxes["type"].tolist() == ["blast"]
+    geometry = {"type": "Polygon", "coordinates": [ring(10, 10, 50, 50)]}
+    for number, name in enumerate(("blast", {"names": ["blast", "CD3"]})):
+        folder = tmp_path / f"q{number}"
+        folder.mkdir()
+        (folder / "smear.geojson").write_text(
+            json.dumps({"type": "Feature", "geometry": geometry, "properties": {"classification": name}})
+        )
+        kinds = checked(folder, "qupath", type_map={"blast: CD3": "blast"}).boxes["type"]
+        assert kinds.tolist() == ["blast"]
+    coco = json.loads(write(tmp_path / "c", "coco").read_text())
+    coco["annotations"][1]["iscrowd"] = 1
+    (tmp_path / "crowd.json").write_text(json.dumps(coco))
+    with pytest.raises(UserError, match=r"annotation 2 \(id 2\) is a crowd of cells"):
+        checked(tmp_path / "crowd.json", "coco")
+    coco["images"][1]["id"] = 7
+    (tmp_path / "twice.json").write_text(json.dumps(coco))
+    with pytest.raises(UserError, match="two images have one id"):
+        checked(tmp_path / "twice.json", "coco")
+    (tmp_path / "nan.csv").write_text("image,type,xmin,ymin,xmax,ymax\nsmear.jpg,blast,nan,1,20,20\n")
+    assert "are no edges of a box" in checked(tmp_path / "nan.csv", "csv").problems[0]
+    latin = tmp_path / "latin"
+    latin.mkdir()
+    (latin / "classes.txt").write_bytes("Lymphozyt, groß".encode("latin-1"))
+    (latin / "smear.txt").write_text("")
+    with pytest.raises(UserError, match=r"classes\.txt is no UTF-8 text"):
+        checked(latin, "yolo")
+
+
 @pytest.mark.real
 @pytest.mark.skipif(not BCCD.is_dir(), reason=f"no real smears at {BCCD.relative_to(ROOT.parent)}")
 def test_the_real_sets_boxes_by_both_of_its_formats():
     """Counts as the set's own description gives them: 4,155 red, 372 white, 361 platelets, of these two without area."""
     listed = pd.read_csv(BCCD / "manifest.csv")
-    cases = listed.assign(case_id="h/" + listed["image_path"], image=listed["image_path"])
+    cases = listed.assign(
+        case_id="h/" + listed["image_path"], image=listed["image_path"], status="included", reason=""
+    )
     found = {}
     for kind, path in (("voc", BCCD / "annotations"), ("csv", BCCD / "boxes.csv")):
         boxes, images = read_annotations(path, kind, lambda _: None, counts_from_one=True)

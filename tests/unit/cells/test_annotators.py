@@ -81,6 +81,14 @@ def test_kappa_is_statsmodels(seed):
     assert np.isnan(cohen_kappa(np.array(["a", "a"]), np.array(["a", "a"])))
 
 
+def test_types_decide_between_boxes_that_lie_alike():
+    one = drawn("A", ("1", "blast", 0, 0, 20, 20), ("1", "band", 0, 0, 20, 20))
+    other = drawn("B", ("1", "band", 0, 0, 20, 20), ("1", "blast", 0, 0, 20, 20))
+    kept, left = consensus(one, other, "both")
+    assert sorted(kept["type"]) == ["band", "blast"]
+    assert left.empty
+
+
 def test_a_consensus_keeps_what_both_say_and_lists_the_rest():
     kept, left = consensus(A, B, "both")
     assert kept[["case_id", "annotator", "type"]].to_numpy().tolist() == [["1", BY_BOTH, "blast"]]

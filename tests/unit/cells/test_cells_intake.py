@@ -18,6 +18,7 @@ def site(tmp_path):
     """Three images; both annotators drew on the first, and each on one more."""
     images = ["1.jpg", "2.jpg", "3.jpg"]
     table = pd.DataFrame({"case_id": [f"h/{i}" for i in images], "image": images, "width": 100, "height": 80})
+    table = table.assign(status="included", reason="")
     table.to_parquet(tmp_path / "inventory.parquet")
     (tmp_path / "anna.csv").write_text(
         HEADER
@@ -69,6 +70,9 @@ def test_two_annotators_and_what_both_say(site, caplog):
         agreed["type"] == "", ["n_one", "n_other", "n_both", "observed"]
     ].to_numpy().tolist() == [[2, 2, 2, 0.5]]
     assert "3 boxes on 3 images: blast 2, band 1" in caplog.text
+    assert (
+        "1 of 2 images were annotated by anna alone; a CSV does not tell images without a cell" in caplog.text
+    )
 
 
 def test_one_annotator_alone(site):
@@ -84,10 +88,14 @@ def test_every_annotators_faults_are_told_at_once(site):
     for name in ("anna", "ben"):
         path = site / f"{name}.csv"
         path.write_text(path.read_text() + "4.jpg,blast,0,0,20,20\n")
-    with pytest.raises(
-        UserError, match=r"anna: anna\.csv, row 6: '4\.jpg' is no image(?s:.*)ben: ben\.csv, row 5"
-    ):
+    with pytest.raises(UserError, match=r"anna: '4\.jpg' is no image(?s:.*)ben: '4\.jpg' is no image"):
         run(site, "anna", "ben")
     assert not (site / "out").exists()
     with pytest.raises(UserError, match="names an annotator twice"):
         run(site, "anna", "anna")
+
+
+def test_an_annotator_of_whom_no_box_is_left_is_told(site):
+    (site / "ben.csv").write_text(HEADER + "1.jpg,blast,5,5,5,5\n")
+    with pytest.raises(UserError, match=r"--boxes ben=.*ben\.csv: no box is left of 1"):
+        run(site, "anna", "ben")

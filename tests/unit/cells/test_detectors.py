@@ -16,9 +16,8 @@ def test_retinanet_is_torchvisions():
         weights=None, weights_backbone=None, num_classes=4, min_size=128, max_size=160, detections_per_img=300
     ).eval()
     ours = build(Detector(**SMALL, anchors=[32, 64, 128, 256, 512]), 3, 0).eval()
-    # Frozen normalisation counts no batches. torchvision rounds its anchors' sizes down to whole pixels: so do these.
-    state = {k: v for k, v in theirs.state_dict().items() if not k.endswith("num_batches_tracked")}
-    ours.load_state_dict(state)
+    ours.load_state_dict(theirs.state_dict())
+    # torchvision rounds its anchors' sizes down to whole pixels.
     ours.anchor_generator.cell_anchors = theirs.anchor_generator.cell_anchors
     # A head that has not learnt says .01 everywhere: let it say something.
     for model in (theirs, ours):
@@ -57,6 +56,21 @@ def test_every_detector_has_losses_and_answers(settings):
         answers = model.eval()(images)
     assert len(answers) == 2
     assert set(answers[0]) == {"boxes", "scores", "labels"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"network": "ssd300_vgg16"},
+        {"network": "ssdlite320_mobilenet_v3"},
+        {"anchors": [8, 16, 32, 64, 128]},
+    ],
+)
+def test_settings_survive_being_written_down(settings):
+    """The configuration that a run records names every key."""
+    one = Detector(**settings)
+    assert Detector.model_validate(one.model_dump(mode="json")) == one
 
 
 def test_the_levels_of_vgg_have_the_strides_of_resnet():

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from marrowflow.cells.rule import Rule, answer
+from marrowflow.cells.rule import Rule, answer, refuse_unknown
+from marrowflow.errors import UserError
 
 ALL = {"types": ["lymphoblast"], "above": 0.2}
 
@@ -50,6 +51,18 @@ def test_seventy_cells_say_little_about_twenty_percent():
     assert answer(Rule(**ALL), counted(14, 56)).reason == "70 cells, of which 100 are needed"
 
 
+def test_types_that_do_not_count_are_refused_by_name():
+    rules = {
+        "ALL": Rule(**ALL),
+        "APL": Rule(types=["promielocyte"], among=["promielocyte", "band"], above=0.2),
+    }
+    with pytest.raises(
+        UserError, match=r"rules\.APL: 'promielocyte' is none of the types that count .lymphoblast, band."
+    ):
+        refuse_unknown(rules, ["lymphoblast", "band"])
+    refuse_unknown({"ALL": rules["ALL"]}, ["lymphoblast"])
+
+
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
@@ -59,6 +72,9 @@ def test_seventy_cells_say_little_about_twenty_percent():
         ({"types": ["a"], "above": 0.2, "grey_zone": (0.3, 0.4)}, "must hold the cut-off"),
         ({"types": ["a"], "at_least": 2, "grey_zone": (0.3, 0.4)}, "has no share"),
         ({"types": ["a"], "over": 0.2}, "over"),
+        ({"types": ["a", "a"], "above": 0.2}, "types: a type stands twice"),
+        ({"types": ["a"], "among": ["a", "b", "b"], "above": 0.2}, "among: a type stands twice"),
+        ({"types": ["a"], "above": 0}, "greater than 0"),
     ],
 )
 def test_rules_that_contradict_themselves_are_refused(rule, told):

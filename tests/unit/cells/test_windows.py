@@ -55,8 +55,37 @@ def test_cells_of_several_windows_are_counted_once():
     assert found.types.tolist() == [1, 1, 1, 2, 2]
 
 
-def test_two_types_on_one_place_are_two_answers_and_none_is_none():
+def test_a_cell_that_both_windows_cut_is_counted_all_the_same():
+    """97 of the 100 px that the windows share: near a border of either, and whole in both."""
+    left, right = windows(700, 400, 400, 100)
+    both = [(left, detections((302, 50, 399, 150, 0.9, 1))), (right, detections((2, 50, 99, 150, 0.8, 1)))]
+    found = merged(both, 700, 400)
+    assert found.scores.tolist() == pytest.approx([0.9])
+    assert found.boxes.tolist() == [[302, 50, 399, 150]]
+
+
+def test_a_fragment_that_stops_short_of_the_border_is_no_cell():
+    left, right = windows(700, 400, 400, 100)
+    found = merged(
+        [(left, detections((370, 200, 397, 250, 0.99, 1))), (right, detections((70, 200, 150, 250, 0.6, 1)))],
+        700,
+        400,
+    )
+    assert found.boxes.tolist() == [[370, 200, 450, 250]]
+    # A small cell inside of a large one's box stays: neither lies near a border.
     (whole,) = windows(300, 300, 400, 0)
-    both = merged([(whole, detections((10, 10, 50, 50, 0.9, 1), (11, 10, 50, 50, 0.8, 2)))], 300, 300)
-    assert len(both) == 2
+    assert (
+        len(merged([(whole, detections((10, 10, 110, 110, 0.9, 1), (80, 80, 100, 100, 0.8, 2)))], 300, 300))
+        == 2
+    )
+
+
+def test_a_cell_has_one_type_and_none_is_none():
+    left, right = windows(700, 400, 400, 100)
+    found = merged(
+        [(left, detections((320, 10, 360, 50, 0.7, 1))), (right, detections((21, 10, 60, 50, 0.8, 2)))],
+        700,
+        400,
+    )
+    assert found.types.tolist() == [2]
     assert len(merged([], 300, 300)) == 0

@@ -45,6 +45,24 @@ def test_a_rater_who_adds_a_constant_disagrees():
     assert low < estimate < high or np.isnan(low)
 
 
+def test_rounding_is_no_difference():
+    """Seven patients that both rate .1; a constant between two raters, which rounding makes vary."""
+    assert np.isnan(intraclass_correlation(np.full((7, 2), 0.1))).all()
+    first = np.array([0.1, 0.2, 0.3, 0.7, 1.1])
+    assert np.isnan(limits_of_agreement(first, first + 0.1).trend)
+
+
+def test_raters_who_agree_or_oppose_each_other_altogether():
+    values = np.array([1.0, 2, 3, 5])
+    estimate, low, high = intraclass_correlation(np.column_stack([values, values]))
+    assert estimate == 1
+    assert np.isnan([low, high]).all()
+    assert np.isnan(intraclass_correlation(np.array([[1.0, 2], [2, 1]]))).all()
+    estimate, *limits = intraclass_correlation(np.column_stack([values, -values]))
+    assert estimate < 0.3
+    assert np.isnan(limits).all() or limits[0] <= estimate <= limits[1]
+
+
 def test_pairs_that_one_did_not_measure_are_left_out():
     found = limits_of_agreement([1, 2, np.nan, 4], [1, 1, 3, np.nan])
     assert found.n == 2

@@ -1,7 +1,8 @@
 """How far two annotators agree on where cells are and of what type, and the boxes that both stand behind.
 
 Two boxes of an image are of one cell when their intersection over union (IoU) is at least `SAME`; cells are matched one to
-one so that the sum of IoU is the largest possible (the assignment problem; scipy's linear_sum_assignment), whatever their types.
+one so that the sum of IoU is the largest possible (the assignment problem; scipy's linear_sum_assignment), whatever their types;
+of equal sums the one with more equal types.
 
 Of matched cells: the share that both call the same, Cohen's κ over all types, κ of each type against all others, and the IoU's
 median and quartiles. Of all: each type's share found by the other (of A's boxes matched by B and of the same type, and the
@@ -29,6 +30,7 @@ from scipy.optimize import linear_sum_assignment
 from marrowflow.cells.annotations import COLUMNS, EDGES
 
 SAME = 0.5
+_TIE = 1e-6
 Rule = Literal["both", "first"]
 BY_BOTH = "consensus"
 """The annotator of boxes that two agree on."""
@@ -68,8 +70,10 @@ def matched(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     for case in dict.fromkeys([*one["case_id"], *other["case_id"]]):
         mine, theirs = (found.get(case, pd.Series(dtype=int)).to_numpy(int) for found in places)
         both = iou(one[EDGES].to_numpy(float)[mine], other[EDGES].to_numpy(float)[theirs])
-        # What is no match may not push a match aside: it counts nothing.
-        left, right = linear_sum_assignment(np.where(both >= SAME, both, 0), maximize=True)
+        alike = one["type"].to_numpy(object)[mine][:, None] == other["type"].to_numpy(object)[theirs][None, :]
+        # What is no match may not push a match aside: it counts nothing. Types decide between sums that are equal.
+        gain = np.where(both >= SAME, both + _TIE * alike, 0)
+        left, right = linear_sum_assignment(gain, maximize=True)
         pairs = [(i, j) for i, j in zip(left, right, strict=True) if both[i, j] >= SAME]
         rows += [(case, mine[i], theirs[j], both[i, j]) for i, j in pairs]
         rows += [(case, mine[i], -1, np.nan) for i in sorted(set(range(len(mine))) - {i for i, _ in pairs})]

@@ -53,8 +53,10 @@ class Annotated(NamedTuple):
     place: str
 
 
-Size = Callable[[str], tuple[int, int] | None]
-"""Width and height of the image of a stem; None where there is no such image."""
+Sides = tuple[int, int]
+"""Width and height in pixels."""
+Size = Callable[[str], Sides | None]
+"""Width and height of the image that is named so; None where there is no such image."""
 
 
 class _Fault(Exception):
@@ -63,7 +65,7 @@ class _Fault(Exception):
 
 def read_annotations(
     path: Path, kind: str, size_of: Size, counts_from_one: bool = False
-) -> tuple[list[Annotated], list[str]]:
+) -> tuple[list[Annotated], dict[str, Sides | None]]:
     """Read all boxes of one annotator.
 
     Parameters
@@ -80,7 +82,8 @@ def read_annotations(
     Returns
     -------
     boxes, images
-        The boxes in the order of the files; and the names of all images that were annotated, those without a cell too.
+        The boxes in the order of the files; and the names of all images that were annotated, those without a cell too, with
+        the size that the file says they have (None where it says none). A CSV names no image without a cell.
 
     Raises
     ------
@@ -94,7 +97,7 @@ def read_annotations(
     else:
         raise UserError(f"{path} is no file; annotations of kind {kind} are one file")
     boxes: list[Annotated] = []
-    images: list[str] = []
+    images: dict[str, Sides | None] = {}
     problems = []
     names = _class_names(path) if kind == "yolo" else []
     for file in files:
@@ -109,7 +112,7 @@ def read_annotations(
                 f"{file.name}: not as {kind} files are ({what}); export it anew, or name its kind"
             )
             continue
-        images += named
+        images |= named
         boxes += found
     if problems:
         raise UserError(enumerate_problems(f"annotations in {path} cannot be used:", problems))
@@ -133,7 +136,10 @@ def _files(folder: Path, kind: str) -> list[Path]:
 def _class_names(folder: Path) -> list[str]:
     for name in _NAMES:
         if (folder / name).is_file():
-            return (folder / name).read_text(encoding="utf-8").split("\n")
+            try:
+                return _text_of(folder / name).split("\n")
+            except ValueError as error:
+                raise UserError(f"{folder / name} is no UTF-8 text ({error}); save it as such") from error
     raise UserError(
         f"{folder} holds neither {' nor '.join(_NAMES)}, which name YOLO's classes, one a line; put the file there"
     )
@@ -141,24 +147,35 @@ def _class_names(folder: Path) -> list[str]:
 
 def _read(
     file: Path, kind: str, size_of: Size, names: list[str], counts_from_one: bool
-) -> tuple[list[str], list[Annotated]]:
-    """Return the images that a file annotates, and their boxes."""
+) -> tuple[dict[str, Sides | None], list[Annotated]]:
+    """Return the images that a file annotates with their stated sizes, and their boxes."""
     if kind == "csv":
         boxes = list(_csv(file, counts_from_one))
-        return list(dict.fromkeys(box.image for box in boxes)), boxes
+        return dict.fromkeys(box.image for box in boxes), boxes
     if kind == "coco":
         return _coco(file)
-    readers: dict[str, Callable[[], tuple[str, Iterator[Annotated]]]] = {
+    readers: dict[str, Callable[[], tuple[str, Sides | None, Iterator[Annotated]]]] = {
         "voc": lambda: _voc(file),
-        "yolo": lambda: _yolo(file, names, size_of(file.stem)),
+        "yolo": lambda: (file.stem, None, _yolo(file, names, size_of(file.stem))),
         "labelme": lambda: _labelme(file),
-        "qupath": lambda: (file.stem, _qupath(file)),
+        "qupath": lambda: (file.stem, None, _qupath(file)),
     }
-    image, found = readers[kind]()
-    return [image], list(found)
+    image, size, found = readers[kind]()
+    return {image: size}, list(found)
 
 
-def _voc(file: Path) -> tuple[str, Iterator[Annotated]]:
+def _text_of(file: Path) -> str:
+    # Editors of Windows begin a file with a mark of its encoding.
+    return file.read_text(encoding="utf-8-sig")
+
+
+def _size(width: Any, height: Any) -> Sides | None:
+    """Return what a file says of its image's size; None where it says nothing, or 0 by 0 as some programs do."""
+    sides = int(float(width or 0)), int(float(height or 0))
+    return sides if min(sides) > 0 else None
+
+
+def _voc(file: Path) -> tuple[str, Sides | None, Iterator[Annotated]]:
     try:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
@@ -170,11 +187,17 @@ def _voc(file: Path) -> tuple[str, Iterator[Annotated]]:
             box = one.find("bndbox")
             if box is None:
                 raise _Fault(f"object {number} has no bndbox; draw its box, or delete the object")
-            left, top, right, bottom = (float(_text(box, name)) for name in ("xmin", "ymin", "xmax", "ymax"))
+            edges = [_text(box, name) for name in ("xmin", "ymin", "xmax", "ymax")]
+            try:
+                left, top, right, bottom = map(float, edges)
+            except ValueError:
+                raise _Fault(
+                    f"object {number}: {', '.join(edges)} are no four numbers; draw the box anew"
+                ) from None
             place = f"{file.name}, object {number}"
             yield Annotated(image, _text(one, "name"), left - 1, top - 1, right, bottom, place)
 
-    return image, boxes()
+    return image, _size(root.findtext("size/width"), root.findtext("size/height")), boxes()
 
 
 def _text(element: ElementTree.Element, name: str) -> str:
@@ -184,9 +207,14 @@ def _text(element: ElementTree.Element, name: str) -> str:
     return found.strip()
 
 
-def _coco(file: Path) -> tuple[list[str], list[Annotated]]:
-    value = json.loads(file.read_text(encoding="utf-8"))
+def _coco(file: Path) -> tuple[dict[str, Sides | None], list[Annotated]]:
+    value = json.loads(_text_of(file))
+    if missing := [name for name in ("images", "annotations", "categories") if name not in value]:
+        raise _Fault(f"it has no {', '.join(missing)}; export it anew as COCO")
     images = {one["id"]: str(one["file_name"]) for one in value["images"]}
+    if len(images) < len(value["images"]):
+        raise _Fault("two images have one id; export it anew")
+    sizes = {str(one["file_name"]): _size(one.get("width"), one.get("height")) for one in value["images"]}
     types = {one["id"]: str(one["name"]) for one in value["categories"]}
     boxes = []
     for number, one in enumerate(value["annotations"], 1):
@@ -196,44 +224,46 @@ def _coco(file: Path) -> tuple[list[str], list[Annotated]]:
                 raise _Fault(
                     f"annotation {number} (id {one.get('id')}): {key} {one[key]} is not listed; export the file anew"
                 )
+        if one.get("iscrowd"):
+            raise _Fault(
+                f"annotation {number} (id {one.get('id')}) is a crowd of cells (iscrowd); draw a box a cell, or delete it"
+            )
         left, top, width, height = map(float, one["bbox"])
         image, kind = images[one["image_id"]], types[one["category_id"]]
         boxes.append(Annotated(image, kind, left, top, left + width, top + height, place))
-    return list(images.values()), boxes
+    return sizes, boxes
 
 
-def _yolo(file: Path, names: list[str], size: tuple[int, int] | None) -> tuple[str, Iterator[Annotated]]:
+def _yolo(file: Path, names: list[str], size: Sides | None) -> Iterator[Annotated]:
     if size is None:
         raise _Fault(
             "no image of this name is in the manifest, and YOLO's boxes are shares of one; name it alike"
         )
     width, height = size
-
-    def boxes() -> Iterator[Annotated]:
-        for line, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            cells = text.split()
-            if not cells:
-                continue
-            number = int(cells[0])
-            if len(cells) != 5 or not 0 <= number < len(names) or not names[number].strip():
-                raise _Fault(
-                    f"line {line}: {text.strip()!r} is no class number of the list and four shares; export it anew"
-                )
-            across, down, wide, high = map(float, cells[1:])
-            left, top = (across - wide / 2) * width, (down - high / 2) * height
-            # Six decimals of a share are a few thousandths of a pixel: edges that were whole are so again.
-            right, bottom = left + wide * width, top + high * height
-            left, top, right, bottom = (round(edge, 2) for edge in (left, top, right, bottom))
-            yield Annotated(
-                file.stem, names[number].strip(), left, top, right, bottom, f"{file.name}, line {line}"
+    for line, text in enumerate(_text_of(file).splitlines(), 1):
+        cells = text.split()
+        if not cells:
+            continue
+        try:
+            number, (across, down, wide, high) = int(cells[0]), map(float, cells[1:])
+            name = names[number].strip() if number >= 0 else ""
+        except (ValueError, IndexError):
+            name = ""
+        if not name:
+            raise _Fault(
+                f"line {line}: {text.strip()!r} is no class number of the list and four shares; export it anew"
             )
+        left, top = (across - wide / 2) * width, (down - high / 2) * height
+        edges = left, top, left + wide * width, top + high * height
+        # Six decimals of a share are a few thousandths of a pixel: edges that were whole are so again.
+        left, top, right, bottom = (round(edge, 2) for edge in edges)
+        yield Annotated(file.stem, name, left, top, right, bottom, f"{file.name}, line {line}")
 
-    return file.stem, boxes()
 
-
-def _labelme(file: Path) -> tuple[str, Iterator[Annotated]]:
-    value = json.loads(file.read_text(encoding="utf-8"))
-    image = posixpath.basename(str(value["imagePath"]).replace("\\", "/"))
+def _labelme(file: Path) -> tuple[str, Sides | None, Iterator[Annotated]]:
+    value = json.loads(_text_of(file))
+    # Relative to the JSON file, in the manner of the system that wrote it.
+    image = posixpath.normpath(str(value["imagePath"]).replace("\\", "/"))
 
     def boxes() -> Iterator[Annotated]:
         for number, one in enumerate(value["shapes"], 1):
@@ -242,11 +272,11 @@ def _labelme(file: Path) -> tuple[str, Iterator[Annotated]]:
                 raise _Fault(f"shape {number} is a {kind}; draw a rectangle or a polygon")
             yield Annotated(image, str(one["label"]), *_bounds(one["points"]), f"{file.name}, shape {number}")
 
-    return image, boxes()
+    return image, _size(value.get("imageWidth"), value.get("imageHeight")), boxes()
 
 
 def _qupath(file: Path) -> Iterator[Annotated]:
-    value = json.loads(file.read_text(encoding="utf-8"))
+    value = json.loads(_text_of(file))
     features = (
         value["features"] if isinstance(value, dict) and value.get("type") == "FeatureCollection" else value
     )
@@ -254,13 +284,20 @@ def _qupath(file: Path) -> Iterator[Annotated]:
         geometry, properties = one["geometry"], one.get("properties") or {}
         if geometry["type"] not in ("Polygon", "MultiPolygon"):
             raise _Fault(f"feature {number} is a {geometry['type']}; draw a rectangle or a polygon")
-        classification = properties.get("classification") or {}
-        if not classification.get("name"):
+        name = _class_of(properties.get("classification"))
+        if not name:
             raise _Fault(f"feature {number} has no class; give it one in QuPath, or delete it")
         polygons = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
         corners = [corner for rings in polygons for corner in rings[0]]
         place = f"{file.name}, feature {number}"
-        yield Annotated(file.stem, str(classification["name"]), *_bounds(corners), place)
+        yield Annotated(file.stem, name, *_bounds(corners), place)
+
+
+def _class_of(classification: Any) -> str:
+    """Return QuPath's class: an object with a name, or with several of a derived class, or in old files the name alone."""
+    if isinstance(classification, dict):
+        classification = classification.get("name") or ": ".join(map(str, classification.get("names") or ()))
+    return str(classification or "")
 
 
 def _csv(file: Path, counts_from_one: bool) -> Iterator[Annotated]:

@@ -26,11 +26,11 @@ from torchvision.models.detection import RetinaNet, ssd300_vgg16, ssdlite320_mob
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from marrowflow.section import Section
 
 Network = Literal["retinanet_resnet50_fpn", "retinanet_vgg16_fpn", "ssd300_vgg16", "ssdlite320_mobilenet_v3"]
+_INPUT = 800, 1333
 _CHANNELS = 256
 # The poolings behind the stages, by their place in torchvision's VGG16, with their channels.
 _VGG_STAGES = {"16": 256, "23": 512, "30": 512}
@@ -42,12 +42,12 @@ class Detector(Section):
 
     network: Network = "retinanet_resnet50_fpn"
     """retinanet_resnet50_fpn, retinanet_vgg16_fpn (zhou2021's two), ssd300_vgg16, or for CPUs ssdlite320_mobilenet_v3."""
-    input_size: tuple[int, int] = (800, 1333)
-    """RetinaNet's: images are scaled so that the shorter side has the first number of pixels, and the longer one not more than the second."""
+    input_size: tuple[int, int] | None = None
+    """RetinaNet's: images are scaled so that the shorter side has the first number of pixels, and the longer one not more than the second; null: [800, 1333]."""
     anchors: list[float] | None = Field(default=None, min_length=5, max_length=5)
     """RetinaNet's anchors: their sides in pixels of the scaled image, one for each of five levels; null: 32, 64, 128, 256, 512."""
-    ratios: list[float] = Field(default=[0.5, 1.0, 2.0], min_length=1)
-    """Height by width of RetinaNet's anchors; cells are round, and [1.0] is often enough."""
+    ratios: list[float] | None = Field(default=None, min_length=1)
+    """Height by width of RetinaNet's anchors; null: .5, 1, 2. Cells are round, and [1.0] is often enough."""
     detections: int = Field(default=300, ge=1)
     """Most cells an image, or a window of one."""
     nms: float = Field(default=0.5, gt=0, lt=1)
@@ -55,12 +55,12 @@ class Detector(Section):
 
     @model_validator(mode="after")
     def _sizes_make_sense(self) -> Detector:
-        shorter, longer = self.input_size
+        shorter, longer = self.input_size or _INPUT
         if not 64 <= shorter <= longer:
             raise ValueError("input_size: [shorter, longer], the shorter at least 64")
-        if any(size <= 0 for size in self.anchors or ()) or any(ratio <= 0 for ratio in self.ratios):
+        if any(size <= 0 for size in self.anchors or ()) or any(ratio <= 0 for ratio in self.ratios or ()):
             raise ValueError("anchors and ratios are larger than 0")
-        if self.network.startswith("ssd") and {"anchors", "ratios", "input_size"} & self.model_fields_set:
+        if self.network.startswith("ssd") and (self.anchors or self.ratios or self.input_size):
             raise ValueError(
                 f"{self.network} has anchors and an input of its own; leave anchors, ratios and input_size out"
             )
@@ -82,16 +82,15 @@ def build(settings: Detector, types: int, seed: int) -> nn.Module:
             weights=None, weights_backbone=None, num_classes=types + 1, **own
         )
     backbone = _resnet() if settings.network == "retinanet_resnet50_fpn" else _vgg()
-    shorter, longer = settings.input_size
-    generator = _anchors(settings.anchors or (32, 64, 128, 256, 512), settings.ratios)
+    shorter, longer = settings.input_size or _INPUT
+    generator = _anchors(settings.anchors or (32, 64, 128, 256, 512), settings.ratios or (0.5, 1, 2))
     return RetinaNet(
         backbone, types + 1, min_size=shorter, max_size=longer, anchor_generator=generator, **own
     )
 
 
 def _resnet() -> BackboneWithFPN:
-    # Statistics of a batch of two images are noise: as in torchvision, they stay as they are.
-    return _pyramid(resnet50(weights=None, norm_layer=FrozenBatchNorm2d), _RESNET_STAGES)
+    return _pyramid(resnet50(weights=None), _RESNET_STAGES)
 
 
 def _vgg() -> BackboneWithFPN:

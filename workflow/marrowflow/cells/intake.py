@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from pydantic import Field
 
 from marrowflow.cells.agreement import Rule, agreement, consensus
 from marrowflow.cells.annotation_files import FORMATS, read_annotations
-from marrowflow.cells.annotations import EDGES, LEFT_OUT, Checked, check
+from marrowflow.cells.annotations import EDGES, LEFT_OUT, Checked, Names, check
 from marrowflow.cli import existing_file, step_parser
 from marrowflow.cohorts.manifest import read_label_map
 from marrowflow.config import Section, read_options
@@ -61,7 +60,7 @@ def take_in(
     options
         See `Options`.
     inventory
-        Of the hospital: ``case_id``, ``image``, ``width``, ``height``.
+        Of the hospital: ``case_id``, ``image``, ``width``, ``height``, ``status``, ``reason``.
     drawn
         One or two annotators' files or folders by the annotator's name.
     kind
@@ -79,16 +78,25 @@ def take_in(
     if not 1 <= len(drawn) <= 2:
         raise UserError(f"--boxes names {len(drawn)} annotators; one or two are compared: name each once")
     known = read_label_map(type_map, options.types) if type_map else {}
-    stems = [posixpath.splitext(posixpath.basename(image))[0] for image in inventory["image"]]
-    sizes = dict(zip(stems, zip(inventory["width"], inventory["height"], strict=True), strict=True))
+    names, sides = Names(inventory), inventory.set_index("case_id")[["width", "height"]]
+
+    def size_of(image: str) -> tuple[int, int] | None:
+        cases = names.cases(image)
+        return (int(sides.loc[cases[0], "width"]), int(sides.loc[cases[0], "height"])) if cases else None
+
     found: dict[str, Checked] = {}
     problems = []
     for name, path in drawn.items():
-        boxes, images = read_annotations(path, kind, sizes.get, counts_from_one)
+        boxes, images = read_annotations(path, kind, size_of, counts_from_one)
         found[name] = check(boxes, images, inventory, options.types, known, name, options.min_side)
         problems += [f"{name}: {problem}" for problem in found[name].problems]
     if problems:
         raise UserError(enumerate_problems("boxes that cannot be used:", problems))
+    for name, one in found.items():
+        if one.boxes.empty:
+            raise UserError(
+                f"--boxes {name}={drawn[name]}: no box is left of {len(one.left_out)}; see that they are of these images"
+            )
     left_out = pd.concat([one.left_out for one in found.values()], ignore_index=True)
     images = pd.DataFrame(
         {
@@ -100,6 +108,10 @@ def take_in(
     if not second:
         return {BOXES: first.boxes, LIST: left_out, IMAGES: images}
     both = set(first.images) & set(second[0].images)
+    for name, one in found.items():
+        if lonely := len(set(one.images) - both):
+            told = "; a CSV does not tell images without a cell from others" if kind == "csv" else ""
+            log.warning("%d of %d images were annotated by %s alone%s", lonely, len(one.images), name, told)
     mine, theirs = (one.boxes[one.boxes["case_id"].isin(both)] for one in (first, second[0]))
     alone = [one.boxes[~one.boxes["case_id"].isin(both)] for one in (first, second[0])]
     kept, open_ = consensus(mine, theirs, options.consensus)
@@ -144,7 +156,8 @@ def main(argv: Sequence[str]) -> None:
     drawn = dict(args.boxes)
     if len(drawn) < len(args.boxes):
         raise UserError("--boxes names an annotator twice; give each another name")
-    inventory = pd.read_parquet(args.inventory, columns=["case_id", "image", "width", "height"])
+    columns = ["case_id", "image", "width", "height", "status", "reason"]
+    inventory = pd.read_parquet(args.inventory, columns=columns)
     tables = take_in(
         read_options(Options, args.options), inventory, drawn, args.kind, args.type_map, args.counts_from_one
     )

@@ -16,12 +16,14 @@ cells there are in all; only for a negative answer `min_cells` must have been lo
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field, model_validator
 from scipy.stats import binomtest
 
+from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.section import Section
 
 Result = Literal["positive", "negative", "inconclusive"]
@@ -34,8 +36,8 @@ class Rule(Section):
     """Types of cells that speak for it; they are added up."""
     among: list[str] | None = Field(default=None, min_length=1)
     """Types that the share is one of; null takes all that count. Holds `types` too."""
-    above: float | None = Field(default=None, ge=0, lt=1)
-    """Positive where their share is larger."""
+    above: float | None = Field(default=None, gt=0, lt=1)
+    """Positive where their share is larger. For a single cell to be enough say at_least: 1."""
     strict: bool = True
     """false: or as large."""
     at_least: int | None = Field(default=None, ge=1)
@@ -51,6 +53,9 @@ class Rule(Section):
     def _one_cut_off(self) -> Rule:
         if (self.above is None) == (self.at_least is None):
             raise ValueError("give either above: (a share) or at_least: (a number of cells)")
+        for name, listed in (("types", self.types), ("among", self.among or [])):
+            if len(set(listed)) < len(listed):
+                raise ValueError(f"{name}: a type stands twice; its cells would count twice")
         if self.among is not None and (absent := [name for name in self.types if name not in self.among]):
             raise ValueError(f"among: must hold the rule's own types too; {', '.join(absent)} is missing")
         if self.at_least is not None and self.grey_zone not in ("interval", "none"):
@@ -60,6 +65,18 @@ class Rule(Section):
             if self.above is None or not 0 <= low <= self.above <= high <= 1:
                 raise ValueError("grey_zone: [low, high] must hold the cut-off, and lie between 0 and 1")
         return self
+
+
+def refuse_unknown(rules: Mapping[str, Rule], types: Sequence[str]) -> None:
+    """Raise `UserError` where a rule names a type that is none of those that count."""
+    problems = [
+        f"rules.{name}: {kind!r} is none of the types that count ({', '.join(types)}); correct it"
+        for name, rule in rules.items()
+        for kind in dict.fromkeys([*rule.types, *(rule.among or ())])
+        if kind not in types
+    ]
+    if problems:
+        raise UserError(enumerate_problems("rules that cannot be used:", problems))
 
 
 class Answer(NamedTuple):
@@ -84,10 +101,7 @@ def answer(rule: Rule, counted: pd.Series) -> Answer:
     counted
         int64: the patient's cells by type, all types that count.
 
-    Raises
-    ------
-    KeyError
-        A type of the rule that is none of those that count.
+    The rule's types are among those that count: see `refuse_unknown`.
     """
     n = int(counted[rule.types].sum())
     of = int((counted if rule.among is None else counted[rule.among]).sum())

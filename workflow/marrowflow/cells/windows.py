@@ -1,8 +1,8 @@
 """Large images in overlapping windows, and the detections of all windows as those of one image.
 
 A field of 4,000 pixels, shrunk to a detector's 800, would lose its small cells: it is cut into windows that overlap by more
-than the largest cell. A cell on a window's inner border is seen whole by its neighbour: what touches such a border is left to
-that one. What both see is one cell, and the more certain box stays (non-maximum suppression over all windows, type by type).
+than the largest cell. A cell on a window's inner border is seen whole by its neighbour: a box that ends near such a border counts
+only where no other box covers it. Of boxes that are of one cell the most certain stays, whatever its type: a cell has one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torchvision.ops import batched_nms
 
-_TOUCHES = 2.0
-"""A box whose edge lies nearer to a border, in pixels, is taken as cut by it."""
+NEAR = 8.0
+"""A box whose edge lies nearer to a border, in pixels, may be cut by it: detectors stop a few pixels short."""
+_COVERED = 0.5
+"""Share of a box that may be cut, from which on another box covers it."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,43 @@ def merged(
     width, height
         Of the image.
     iou
-        Boxes of one type that overlap by more are one cell.
+        Boxes that overlap by more are of one cell.
     """
     boxes, scores, types = [np.zeros((0, 4), np.float32)], [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
+    cut = [np.zeros(0, bool)]
     for window, own in found:
-        moved = own.boxes + np.array([window.left, window.top] * 2, np.float32)
-        whole = ~_cut(moved, window, width, height)
-        boxes.append(moved[whole].astype(np.float32))
-        scores.append(own.scores[whole])
-        types.append(own.types[whole])
+        moved = own.boxes.astype(np.float32) + np.array([window.left, window.top] * 2, np.float32)
+        boxes.append(moved)
+        scores.append(own.scores)
+        types.append(own.types)
+        cut.append(_cut(moved, window, width, height))
     every = Detections(np.concatenate(boxes), np.concatenate(scores), np.concatenate(types))
-    kept = batched_nms(*map(torch.from_numpy, (every.boxes, every.scores, every.types)), iou).numpy()
-    return Detections(every.boxes[kept], every.scores[kept], every.types[kept])
+    perhaps = np.concatenate(cut)
+    kept: list[int] = []
+    # Whole ones first, each by its score.
+    for i in np.lexsort((-every.scores, perhaps)):
+        if not kept:
+            kept.append(int(i))
+            continue
+        common, own_area, areas = _areas(every.boxes[i], every.boxes[kept])
+        same = common > iou * (own_area + areas - common)
+        if perhaps[i]:
+            same |= common > _COVERED * own_area
+        if not same.any():
+            kept.append(int(i))
+    order = sorted(kept, key=lambda i: -every.scores[i])
+    return Detections(every.boxes[order], every.scores[order], every.types[order])
+
+
+def _areas(one: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, float, np.ndarray]:
+    """Return what a box has in common with others, its own area, and theirs."""
+    sides = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
+    own = float((one[2:] - one[:2]).prod())
+    return np.clip(sides, 0, None).prod(axis=1), own, (others[:, 2:] - others[:, :2]).prod(axis=1)
 
 
 def _cut(boxes: np.ndarray, window: Window, width: int, height: int) -> np.ndarray:
-    """Return which boxes (in the image's pixels) touch a border of their window that is none of the image: bool [n]."""
+    """Return which boxes (in the image's pixels) end near a border of their window that is none of the image: bool [n]."""
     inner = np.array([window.left > 0, window.top > 0, window.right < width, window.bottom < height])
     borders = np.array([window.left, window.top, window.right, window.bottom])
-    return ((np.abs(boxes - borders) < _TOUCHES) & inner).any(axis=1)
+    return np.asarray(((np.abs(boxes - borders) < NEAR) & inner).any(axis=1))

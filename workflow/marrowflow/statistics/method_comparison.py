@@ -67,14 +67,19 @@ def limits_of_agreement(
         return float(value), float(value - by), float(value + by)
 
     mean = (first + second) / 2
-    varies = bool(np.ptp(difference)) and bool(np.ptp(mean))
+    # Rounding is no difference.
+    least = 1e-9 * max(float(np.abs(mean).max()), 1e-300)
+    varies = np.ptp(difference) > least and np.ptp(mean) > least
     trend = float(spearmanr(difference, mean).statistic) if varies else float("nan")
     lower, upper = around(bias - z * sd, half_limit), around(bias + z * sd, half_limit)
     return Limits(n, around(bias, half), lower, upper, trend)
 
 
 def intraclass_correlation(ratings: np.ndarray, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Return ICC(2,1) of float64 [patients, raters] with its interval; NaN where nothing varies.
+    """Return ICC(2,1) of float64 [patients, raters] with its interval: estimate, low, high.
+
+    All are NaN where nothing varies; (1, NaN, NaN) where raters agree to the last digit, and NaN limits where they are opposed, for
+    which the interval's approximation has no degrees of freedom.
 
     Raises
     ------
@@ -92,22 +97,27 @@ def intraclass_correlation(ratings: np.ndarray, confidence: float = 0.95) -> tup
     between = k * ((rows - mean) ** 2).sum() / (n - 1)
     raters = n * ((columns - mean) ** 2).sum() / (k - 1)
     rest = ((ratings - rows[:, None] - columns + mean) ** 2).sum() / ((n - 1) * (k - 1))
-    if not (between or raters or rest):
+    scale = 1e-18 * float((ratings**2).mean())
+    between, raters, rest = (0.0 if value <= scale else float(value) for value in (between, raters, rest))
+    whole = between + (k - 1) * rest + k * (raters - rest) / n
+    if whole <= 0:
         return (float("nan"),) * 3
-    estimate = (between - rest) / (between + (k - 1) * rest + k * (raters - rest) / n)
+    estimate = (between - rest) / whole
     if not rest and not raters:
-        return float(estimate), float("nan"), float("nan")
+        return estimate, float("nan"), float("nan")
     a = k * estimate / (n * (1 - estimate))
     b = 1 + k * estimate * (n - 1) / (n * (1 - estimate))
     freedom = (a * raters + b * rest) ** 2 / (
         (a * raters) ** 2 / (k - 1) + (b * rest) ** 2 / ((n - 1) * (k - 1))
     )
+    if freedom < 1:
+        return estimate, float("nan"), float("nan")
     tail = (1 + confidence) / 2
     upper, lower = f.ppf(tail, n - 1, freedom), f.ppf(tail, freedom, n - 1)
     noise = k * raters + (k * n - k - n) * rest
     low = n * (between - upper * rest) / (upper * noise + n * between)
     high = n * (lower * between - rest) / (noise + n * lower * between)
-    return float(estimate), float(low), float(high)
+    return estimate, float(low), float(high)
 
 
 def _pairs(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
