@@ -116,6 +116,11 @@ def existing_file(text: str) -> Path:
     return path
 
 
+def add_files(parser: argparse.ArgumentParser, flag: str, what: str) -> None:
+    """Add an argument for one or more files that must exist."""
+    parser.add_argument(flag, type=existing_file, nargs="+", required=True, metavar="FILE", help=what)
+
+
 def add_folders(parser: argparse.ArgumentParser, flag: str, what: str) -> None:
     """Add an argument for one or more folders, each named by itself or by files in it.
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from marrowflow.choices.primary import read_primary
 from marrowflow.choices.primary_files import primary_files
-from marrowflow.cli import add_folders, existing_file
+from marrowflow.cli import add_files, add_folders, existing_file
 from marrowflow.config import ClassName, Endpoint, Identifier, Section, Unit
 from marrowflow.files import written_whole
 from marrowflow.predictions import read_predictions
@@ -41,22 +41,8 @@ def add_explained(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--primary", type=existing_file, required=True, metavar="FILE", help="primary.json: what is explained"
     )
-    parser.add_argument(
-        "--predictions",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="final prediction tables of all index tests for one set of patients",
-    )
-    parser.add_argument(
-        "--locks",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="threshold.json of all index tests",
-    )
+    add_files(parser, "--predictions", "final prediction tables of all index tests for one set of patients")
+    add_files(parser, "--locks", "threshold.json of all index tests")
     parser.add_argument(
         "--folds", type=existing_file, required=True, help="folds.parquet of splits.partition"
     )

@@ -36,6 +36,8 @@ IMAGE = "image"
 """Column added to a prediction table: the case whose stored picture a row answers for."""
 CONFIDENCE = "confidence"
 """Column added: probability of the answer, NaN where there is none."""
+ATTENTION = "attention"
+"""Method of the maps of whole slides; those of images are named by their gradients."""
 DISTANCE = "distance"
 """Column added to the closest: how far they are from another answer."""
 

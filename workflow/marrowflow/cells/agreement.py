@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import cohen_kappa_score
 
 from marrowflow.cells.annotations import COLUMNS, EDGES
 
@@ -130,13 +131,9 @@ def agreement(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
 
 def cohen_kappa(one: np.ndarray, other: np.ndarray) -> float:
     """Return Cohen's κ of two ratings [n]; NaN where chance alone would have all agree (Cohen 1960)."""
-    if not len(one):
+    if len({*one, *other}) < 2:
         return float("nan")
-    names = np.unique(np.concatenate([one, other]))
-    shares = np.array([[np.mean(ratings == name) for name in names] for ratings in (one, other)])
-    chance = float((shares[0] * shares[1]).sum())
-    observed = float(np.mean(one == other))
-    return (observed - chance) / (1 - chance) if chance < 1 else float("nan")
+    return float(cohen_kappa_score(one, other))
 
 
 def consensus(one: pd.DataFrame, other: pd.DataFrame, rule: Rule) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -23,7 +23,7 @@ import pandas as pd
 
 from marrowflow.choices.calibration import ROW, finished, heads_of, kind_of, refuse_repeats, uncalibrated
 from marrowflow.choices.threshold import read_lock
-from marrowflow.cli import existing_file, step_parser
+from marrowflow.cli import add_files, existing_file, step_parser
 from marrowflow.config import ClassName, Section, read_options
 from marrowflow.errors import UserError, enumerate_problems
 from marrowflow.files import write_table
@@ -145,14 +145,7 @@ def _check_same(first: pd.DataFrame, other: pd.DataFrame, first_name: str, name:
 def main(argv: Sequence[str]) -> None:
     """Write the mean of the members' tables: raw, or with a lock applied to it."""
     parser = step_parser("learning.combine", "Average the answers of an ensemble's members.")
-    parser.add_argument(
-        "--tables",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="raw table of each member, or of the network itself",
-    )
+    add_files(parser, "--tables", "raw table of each member, or of the network itself")
     parser.add_argument(
         "--index-test", required=True, help="name of the mean, <ensemble>-<colour> or <model>-<colour>"
     )

@@ -14,13 +14,12 @@ from PIL import Image
 from marrowflow.reporting import page, tables
 from marrowflow.reporting.reporter import Reporter, missing
 from marrowflow.reporting.results import IndexTest
+from marrowflow.shown_cases import ATTENTION
 
 _COLOURS = "viridis"  # in order to every eye, and its greens stand out from stained cells
 _COVER = 0.75  # share of the image that the colour of the largest value hides
 _ALIKE = 0.5
 """Mean rank correlation from which on the page warns that the maps resemble their controls."""
-ATTENTION = "attention"
-"""Method of maps of whole slides (`marrowflow.slides.explain`)."""
 _WORDS = (
     *("case_id", "image", "kind", "method", "grid", "map", "control", "reason"),
     *("percentile", "top", "bottom"),

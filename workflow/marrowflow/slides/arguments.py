@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from marrowflow.cli import add_folders, existing_file
+from marrowflow.cli import add_files, add_folders, existing_file
 
 
 def add_cohort(parser: argparse.ArgumentParser) -> None:
@@ -18,14 +18,7 @@ def add_cohort(parser: argparse.ArgumentParser) -> None:
 
 def add_cohorts(parser: argparse.ArgumentParser) -> None:
     """Add the cohorts of one set of patients: their inventories, and where their slides lie."""
-    parser.add_argument(
-        "--inventories",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="inventory.parquet of these patients' cohorts",
-    )
+    add_files(parser, "--inventories", "inventory.parquet of these patients' cohorts")
     parser.add_argument(
         "--images",
         type=Path,
@@ -45,7 +38,7 @@ def add_features(parser: argparse.ArgumentParser) -> None:
 
 def add_bags(parser: argparse.ArgumentParser, what: str) -> None:
     """Add tables of bags, and where their features are kept."""
-    parser.add_argument("--bags", type=existing_file, nargs="+", required=True, metavar="FILE", help=what)
+    add_files(parser, "--bags", what)
     add_features(parser)
 
 

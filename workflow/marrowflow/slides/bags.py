@@ -61,11 +61,6 @@ class Bag:
         return len(self.tiles)
 
 
-def within_region(tiles: pd.DataFrame) -> np.ndarray:
-    """Return which tiles (`marrowflow.slides.tiles.COLUMNS`) lie in the slide's region by half or more: bool [n], all without one."""
-    return (tiles["region"].isna() | (tiles["region"] >= 0.5)).to_numpy()
-
-
 def as_bits(inside: np.ndarray) -> bytes:
     """Return bools [n] as the column ``inside`` holds them."""
     return b"" if inside.all() else np.packbits(inside).tobytes()

@@ -1,8 +1,9 @@
 """Show what the aggregator looked at in the slides that the reports print, beside networks of random weights (a step).
 
 The cases and the columns of ``cases.csv`` are those of ``learning.explain``, so that reports print a slide as they print an
-image; the maps are attention and no gradient. Tiles are laid anew so that they overlap (wang2022: by half), seen by the same network, and asked of every aggregator that answered for the slide: the map is the mean of their attention, each on a
-scale from 0 to 1, in the branch of the class that was answered. A class's own branch may attend to what speaks against
+image; the maps are attention and no gradient. Tiles are laid anew so that they overlap (wang2022: by half), seen by the same
+network, and asked of every aggregator that answered for the slide: the map is the mean of their attention, each on a scale
+from 0 to 1, in the branch of the class that was answered. A class's own branch may attend to what speaks against
 it: attention says where a network looked, not what it made of that.
 
 The control is the mean over `CONTROLS` aggregators of the same kind with random weights.
@@ -31,7 +32,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from marrowflow.cli import existing_file, progress, step_parser
+from marrowflow.cli import add_files, progress, step_parser
 from marrowflow.config import Identifier, read_options
 from marrowflow.errors import UserError
 from marrowflow.explained_cases import (
@@ -46,17 +47,18 @@ from marrowflow.explained_cases import (
 from marrowflow.files import write_table
 from marrowflow.learning.saliency import rank_correlation
 from marrowflow.predictions import ENSEMBLE
+from marrowflow.shown_cases import ATTENTION
 from marrowflow.slides.aggregators import BagNetwork
 from marrowflow.slides.answers import Trained, bag_within_memory, load_aggregators
 from marrowflow.slides.arguments import add_bags, add_cohorts, add_state
-from marrowflow.slides.bags import Bags, read_bag, within_region
+from marrowflow.slides.bags import Bags, read_bag
 from marrowflow.slides.extract import Seer, seer
 from marrowflow.slides.heatmap import MINMAX, PERCENTILE, extremes, laid_out, scaled, strip
 from marrowflow.slides.picture import SIDE
 from marrowflow.slides.slide import Slide
 from marrowflow.slides.slide_files import opened_as_taken_in
 from marrowflow.slides.survey import mask_of
-from marrowflow.slides.tiles import geometry, place_tiles
+from marrowflow.slides.tiles import geometry, place_tiles, within_region
 from marrowflow.study_slides import Extractor, Tiling
 
 log = logging.getLogger(__name__)
@@ -64,7 +66,6 @@ log = logging.getLogger(__name__)
 SHOWN = 5
 """Tiles of either kind."""
 _TILE = 96
-METHOD = "attention"
 COLUMNS = (
     "case_id", "image", "kind", "truth", "predicted", "confidence", "explained_class", "method", "grid", "networks",
     "correlation", "mean_correlation", "map", "control", "percentile", "top", "bottom", "tiles", "overlap", "reason",
@@ -228,7 +229,7 @@ def _explained(
     return {
         **files,
         "explained_class": case["predicted"],
-        "method": METHOD,
+        "method": ATTENTION,
         "grid": f"{len(tiles)} tiles",
         "networks": len(asked),
         "correlation": round(rank_correlation(values, control), 6),
@@ -273,14 +274,7 @@ def main(argv: Sequence[str]) -> None:
     )
     add_explained(parser)
     add_cohorts(parser)
-    parser.add_argument(
-        "--tissue",
-        type=existing_file,
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="tissue.csv of these patients, in the same order",
-    )
+    add_files(parser, "--tissue", "tissue.csv of these patients, in the same order")
     add_bags(parser, "bags.parquet of these patients, <cohort>/<tiling>")
     add_state(parser)
     parser.add_argument("--within", action="store_true", help="only tiles within a slide's region")

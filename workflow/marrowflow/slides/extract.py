@@ -30,12 +30,12 @@ from marrowflow.learning.device import choose_device, device_name
 from marrowflow.learning.faults import within_memory
 from marrowflow.provenance import code_digest
 from marrowflow.slides.arguments import add_cohort, add_features, add_state
-from marrowflow.slides.bags import COLUMNS, PLACES, as_bits, read_entry, within_region, write_entry
+from marrowflow.slides.bags import COLUMNS, PLACES, as_bits, read_entry, write_entry
 from marrowflow.slides.reading import tile_batches
 from marrowflow.slides.slide import Slide
 from marrowflow.slides.slide_files import opened_as_taken_in, refuse_another
 from marrowflow.slides.tile_network import TileNetwork, tile_network
-from marrowflow.slides.tiles import Geometry, geometry, rows_of
+from marrowflow.slides.tiles import Geometry, geometry, rows_of, within_region
 from marrowflow.study_slides import Extractor, Tiling
 
 log = logging.getLogger(__name__)

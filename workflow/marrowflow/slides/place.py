@@ -23,11 +23,10 @@ from marrowflow.config import Section, read_options
 from marrowflow.errors import UserError
 from marrowflow.files import folder_written_whole, write_table
 from marrowflow.slides.arguments import add_cohort
-from marrowflow.slides.bags import within_region
 from marrowflow.slides.slide_files import opened_as_taken_in
 from marrowflow.slides.survey import mask_of
 from marrowflow.slides.tiles import COLUMNS as TILE_COLUMNS
-from marrowflow.slides.tiles import Geometry, TooCoarse, geometry, place_tiles
+from marrowflow.slides.tiles import Geometry, TooCoarse, geometry, place_tiles, within_region
 from marrowflow.study_slides import Tiling
 
 log = logging.getLogger(__name__)

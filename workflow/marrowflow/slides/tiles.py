@@ -124,6 +124,11 @@ def place_tiles(
     return table.astype(COLUMNS)
 
 
+def within_region(tiles: pd.DataFrame) -> np.ndarray:
+    """Return which tiles (`COLUMNS`) lie in the slide's region by half or more: bool [n], all without one."""
+    return (tiles["region"].isna() | (tiles["region"] >= 0.5)).to_numpy()
+
+
 def read_tile(slide: Slide, how: Geometry, x: int, y: int) -> np.ndarray:
     """Return one tile as the network sees it: uint8 [size, size, 3], RGB."""
     return resampled(slide.read(x, y, how.read, how.read, how.level), how.size)
